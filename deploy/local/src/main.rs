@@ -1,0 +1,2 @@
+//! deploy/local
+fn main() {}
