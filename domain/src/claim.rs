@@ -1,5 +1,8 @@
 //! What a record holds that no other may (claims), and what it can be found by in the write path (matches): decision 5.
 
+/// The kind of the claim that every live record with dependants holds under its own id: what assigning a prospect requires.
+pub const LIVE: &str = "live";
+
 /// The value of a claim or match, before the store makes a key of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClaimKey {

@@ -27,6 +27,9 @@ impl Context {
 
 /// An aggregate as the store keeps it.
 pub trait Record: cqrs_es::Aggregate<Event: RecordEvent, Command: Clone + Send + Sync> + Clone + 'static {
+    /// Whether its events have personal members, so that each record needs a key of its own.
+    const PERSONAL: bool = false;
+
     /// The events that carry the command out; none if it changes nothing. Pure.
     ///
     /// # Errors
