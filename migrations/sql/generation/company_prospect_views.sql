@@ -16,4 +16,4 @@ FROM {schema}.company_prospect
 WHERE prospect_deleted_at IS NULL;
 COMMENT ON VIEW read.company_prospect_view IS 'Requirement 003''s view: a row per prospect with its company''s columns, and one per company without a prospect';
 GRANT SELECT ON read.companies, read.company_prospect, read.company_prospect_view
-    TO prospectus_query, prospectus_verifier, prospectus_operator, prospectus_people;
+    TO prospectus_query, prospectus_verifier, prospectus_people;

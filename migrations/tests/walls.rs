@@ -1,0 +1,203 @@
+//! What the server itself forbids (decisions 15 and 16, invariants I3 and I7).
+
+use migrations::testing::TestDatabase;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+const SERVICE_ROLES: &[&str] = &[
+    "prospectus_appender",
+    "prospectus_relay",
+    "prospectus_projector",
+    "prospectus_query",
+    "prospectus_sealer",
+    "prospectus_verifier",
+    "prospectus_operator",
+];
+
+const TENANT: &str = "'00000000-0000-7000-8000-000000000001'";
+
+/// One event, one company and one of its rows in the read tables.
+async fn fill(client: &Client) {
+    client
+        .batch_execute(&format!(
+            "INSERT INTO log.events VALUES
+                 (1, {TENANT}, 'company', gen_random_uuid(), 1, gen_random_uuid(), 'CompanyRegistered', 1, '{{}}', '{{}}', now());
+             INSERT INTO read_1.companies (tenant_id, company_id, version, position, domain, created_at, updated_at)
+             VALUES ({TENANT}, {TENANT}, 1, 1, 'example.com', now(), now());
+             INSERT INTO read_1.company_prospect (tenant_id, row_id, position, assigned_company_id, company_id, company_version,
+                 company_created_at, company_updated_at, created_at, updated_at)
+             VALUES ({TENANT}, {TENANT}, 1, {TENANT}, {TENANT}, 1, now(), now(), now(), now());
+             INSERT INTO log.person_keys (tenant_id, person_id, erased_position) VALUES ({TENANT}, {TENANT}, 1);
+             INSERT INTO read.fanout (projection, generation, tenant_id, company_id, position)
+             VALUES ('company_prospect', 1, {TENANT}, {TENANT}, 1)"
+        ))
+        .await
+        .expect("rows");
+}
+
+#[tokio::test]
+async fn no_service_role_can_change_or_remove_an_event() {
+    let database = TestDatabase::new().await;
+    fill(&database.superuser().await).await;
+    for role in SERVICE_ROLES {
+        let client = database.client_for(role).await;
+        // The query role's transactions are read-only by default, which it may change: the grants must refuse by themselves.
+        client.batch_execute("SET default_transaction_read_only = off").await.expect("a setting");
+        for statement in [
+            "UPDATE log.events SET payload = '{}'",
+            "UPDATE log.events SET recorded_at = now() WHERE position = 1",
+            "DELETE FROM log.events",
+            "TRUNCATE log.events",
+            "TRUNCATE log.events CASCADE",
+            "ALTER TABLE log.events DISABLE ROW LEVEL SECURITY",
+            "DROP TABLE log.events",
+            "SET ROLE prospectus_owner",
+            "SET session_replication_role = replica",
+        ] {
+            let error = client.batch_execute(statement).await.expect_err(statement);
+            assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {statement}: {error:?}");
+        }
+    }
+    let count: i64 =
+        database.superuser().await.query_one("SELECT count(*) FROM log.events", &[]).await.expect("count").get(0);
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn only_the_appender_can_insert_events() {
+    let database = TestDatabase::new().await;
+    let insert = format!(
+        "INSERT INTO log.events VALUES
+             (1, {TENANT}, 'company', gen_random_uuid(), 1, gen_random_uuid(), 'CompanyRegistered', 1, '{{}}', '{{}}', now())"
+    );
+    for role in SERVICE_ROLES.iter().filter(|role| **role != "prospectus_appender") {
+        let client = database.client_for(role).await;
+        client.batch_execute("SET default_transaction_read_only = off").await.expect("a setting");
+        let error = client.batch_execute(&insert).await.expect_err(role);
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {error:?}");
+    }
+    database.client_for("prospectus_appender").await.batch_execute(&insert).await.expect("the appender");
+}
+
+#[tokio::test]
+async fn row_level_security_is_forced_wherever_there_is_a_tenant() {
+    let database = TestDatabase::new().await;
+    let rows = database
+        .superuser()
+        .await
+        .query(
+            "SELECT c.oid::regclass::text, c.relrowsecurity AND c.relforcerowsecurity
+             FROM pg_class AS c
+             JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+             WHERE c.relkind IN ('r', 'p')",
+            &[],
+        )
+        .await
+        .expect("catalogue");
+    assert!(rows.len() >= 11, "the query finds the tables");
+    let open: Vec<&str> = rows.iter().filter(|row| !row.get::<_, bool>(1)).map(|row| row.get(0)).collect();
+    assert!(open.is_empty(), "without forced row-level security: {open:?}");
+}
+
+#[tokio::test]
+async fn every_table_and_column_has_a_comment() {
+    let database = TestDatabase::new().await;
+    let rows = database
+        .superuser()
+        .await
+        .query(
+            "SELECT c.oid::regclass::text || coalesce('.' || a.attname, '')
+             FROM pg_class AS c
+             JOIN pg_namespace AS n ON n.oid = c.relnamespace
+             LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+               AND (obj_description(c.oid, 'pg_class') IS NULL OR col_description(c.oid, a.attnum) IS NULL)",
+            &[],
+        )
+        .await
+        .expect("catalogue");
+    let bare: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(bare.is_empty(), "without a comment: {bare:?}");
+}
+
+/// Rows that the client sees in each relation that a request reads.
+async fn seen(client: &Client) -> Vec<(&'static str, i64)> {
+    let mut seen = Vec::new();
+    for relation in [
+        "log.events",
+        "log.person_keys",
+        "read.fanout",
+        "read_1.companies",
+        "read_1.company_prospect",
+        "read.companies",
+        "read.company_prospect",
+        "read.company_prospect_view",
+    ] {
+        let count = client.query_one(&format!("SELECT count(*) FROM {relation}"), &[]).await.expect(relation).get(0);
+        seen.push((relation, count));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn the_query_role_sees_one_tenant_and_without_a_setting_none() {
+    let database = TestDatabase::new().await;
+    fill(&database.superuser().await).await;
+    let client = database.client_for("prospectus_query").await;
+    let none = |seen: Vec<(&str, i64)>| seen.iter().all(|(_, count)| *count == 0);
+    assert!(none(seen(&client).await), "without a setting");
+    client.batch_execute("SET prospectus.tenant = ''").await.expect("a setting");
+    assert!(none(seen(&client).await), "with an empty setting");
+    client.batch_execute("SET prospectus.tenant = '00000000-0000-7000-8000-000000000002'").await.expect("a setting");
+    assert!(none(seen(&client).await), "with another tenant's");
+    client.batch_execute(&format!("SET prospectus.tenant = {TENANT}")).await.expect("a setting");
+    for (relation, count) in seen(&client).await {
+        assert_eq!(count, 1, "{relation}");
+    }
+}
+
+#[tokio::test]
+async fn a_persons_sql_role_sees_its_tenant_whatever_it_sets() {
+    let database = TestDatabase::new().await;
+    let superuser = database.superuser().await;
+    fill(&superuser).await;
+    let role = format!("person_{}", uuid::Uuid::new_v4().simple());
+    superuser
+        .batch_execute(&format!(
+            "INSERT INTO access.tenants (tenant_id, name) VALUES ('00000000-0000-7000-8000-000000000002', 'other'), ({TENANT}, 'own');
+             CREATE ROLE {role} LOGIN PASSWORD 'test-only' IN ROLE prospectus_people;
+             INSERT INTO access.sql_roles VALUES ('{role}', '00000000-0000-7000-8000-000000000002')"
+        ))
+        .await
+        .expect("a person");
+    let person = database.client_for(&role).await;
+    let count = "SELECT (SELECT count(*) FROM log.events) + (SELECT count(*) FROM read.companies)
+                      + (SELECT count(*) FROM read.company_prospect_view)";
+    for setting in [
+        "SELECT 1".to_owned(),
+        format!("SET prospectus.tenant = {TENANT}"),
+        "SET row_security = on".to_owned(),
+        "SET search_path = pg_temp, access, public".to_owned(),
+    ] {
+        person.batch_execute(&setting).await.expect("a setting");
+        assert_eq!(person.query_one(count, &[]).await.expect("count").get::<_, i64>(0), 0, "after {setting}");
+    }
+    for refused in [
+        "SET ROLE prospectus_query",
+        "SET SESSION AUTHORIZATION postgres",
+        "INSERT INTO access.sql_roles VALUES ('x', gen_random_uuid())",
+        "UPDATE read.companies SET domain = 'x'",
+        "SELECT * FROM log.person_keys",
+    ] {
+        let error = person.batch_execute(refused).await.expect_err(refused);
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{refused}: {error:?}");
+    }
+    superuser
+        .execute(&format!("UPDATE access.sql_roles SET tenant_id = {TENANT} WHERE role_name = '{role}'"), &[])
+        .await
+        .expect("bound to the other tenant");
+    assert_eq!(person.query_one(count, &[]).await.expect("count").get::<_, i64>(0), 3, "the rows are there to be seen");
+    // Ending its session first lets the role go.
+    drop(person);
+    superuser.batch_execute(&format!("DROP ROLE {role}")).await.expect("the role goes");
+}
