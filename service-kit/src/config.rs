@@ -1,0 +1,64 @@
+//! What is configured in the same way in every process.
+
+use std::net::SocketAddr;
+
+/// Flags and variables of every service; flatten it into the service's own `clap` struct. A service gives `listen` its default
+/// with `#[command(mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080")))]`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CommonArgs {
+    /// Address to serve on.
+    #[arg(long, env = "PROSPECTUS_LISTEN")]
+    pub listen: SocketAddr,
+    /// Which log lines to write: `info`, `debug`, `service_kit=debug,info`, …
+    #[arg(long, env = "PROSPECTUS_LOG", default_value = "info")]
+    pub log: String,
+    /// How to write them.
+    #[arg(long, env = "PROSPECTUS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty)]
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people, one line each.
+    Pretty,
+    /// For machines, one JSON object a line.
+    Json,
+}
+
+/// Text that must not be seen: a URL with a password, a key. Give its argument `hide_env_values = true` too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    // Parsing never fails, because clap would repeat a value that it cannot parse.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[secret]")
+    }
+}
+
+impl std::fmt::Display for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("[secret]")
+    }
+}

@@ -1,0 +1,1 @@
+//! The parts of a service over real sockets and a real database.
