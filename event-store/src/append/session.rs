@@ -1,0 +1,571 @@
+//! The appender's connection: one transaction a batch, its statements pipelined.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::join;
+use service_kit::postgres::Database;
+use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::types::Json;
+use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
+use uuid::Uuid;
+
+use super::batch::{KeyedColumns, Rows, Verdict};
+use super::{Append, Care, Job, Refused};
+use crate::epoch::{self, Epoch};
+use crate::receipt::Answer;
+
+/// The transaction's first flush up to the lock. The lock is an advisory one: nothing is updated, so nothing rots under a foreign
+/// snapshot, and it ends with the transaction.
+const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(5787213827046133840)";
+
+const HEAD: &str = "-- event_store::append::session, head
+    SELECT coalesce((SELECT position FROM log.events ORDER BY position DESC LIMIT 1), 0),
+           (SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1)";
+
+/// Numbers on from the highest position, which the lock keeps still. $1 tenants, $2 aggregate types, $3 aggregates, $4 sequences,
+/// $5 event ids, $6 event types, $7 event versions, $8 payloads, $9 metadata
+const INSERT_EVENTS: &str = "-- event_store::append::session, insert events
+    INSERT INTO log.events (position, tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version,
+                            payload, metadata, recorded_at)
+    SELECT head.position + n.ordinality, n.tenant_id, n.aggregate_type, n.aggregate_id, n.sequence, n.event_id, n.event_type,
+           n.event_version, n.payload, n.metadata, head.recorded_at
+    FROM (
+        SELECT coalesce(last.position, 0) AS position, greatest(last.recorded_at, clock_timestamp()) AS recorded_at
+        FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
+            SELECT position, recorded_at FROM log.events ORDER BY position DESC LIMIT 1
+        ) AS last ON true
+        OFFSET 0
+    ) AS head
+    CROSS JOIN unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::uuid[], $6::text[], $7::smallint[], $8::json[],
+                      $9::json[]) WITH ORDINALITY
+        AS n (tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version, payload, metadata, ordinality)";
+
+const INSERT_KEYS: &str = "-- event_store::append::session, insert person keys
+    INSERT INTO log.person_keys (tenant_id, person_id, wrapping_key_id, wrapped_key)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[])";
+
+const TAKE: &str = "-- event_store::append::session, take claims
+    INSERT INTO log.claims (tenant_id, kind, key, aggregate_id)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])";
+
+const RELEASE: &str = "-- event_store::append::session, release claims
+    UPDATE log.claims AS c SET released = true
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (tenant_id, kind, key, aggregate_id)
+    WHERE c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND c.aggregate_id = n.aggregate_id AND NOT c.released";
+
+const MATCH_ADD: &str = "-- event_store::append::session, add matches
+    INSERT INTO log.matches (tenant_id, kind, key, aggregate_id)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])";
+
+const MATCH_REMOVE: &str = "-- event_store::append::session, remove matches
+    DELETE FROM log.matches AS m
+    USING unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (tenant_id, kind, key, aggregate_id)
+    WHERE m.tenant_id = n.tenant_id AND m.kind = n.kind AND m.key = n.key AND m.aggregate_id = n.aggregate_id";
+
+/// Who held a claim of a new record before, and is deleted: holds no `live` claim any more.
+const DELETED_HOLDERS: &str = "-- event_store::append::session, deleted holders
+    SELECT n.aggregate_id, c.aggregate_id
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (tenant_id, kind, key, aggregate_id)
+    JOIN log.claims AS c ON c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND c.released
+    WHERE c.aggregate_id <> n.aggregate_id AND NOT EXISTS (
+        SELECT FROM log.claims AS live
+        WHERE live.tenant_id = n.tenant_id AND live.kind = 'live' AND live.key = c.aggregate_id::text AND NOT live.released
+    )";
+
+/// The event that stands where a record's next one would go. $1 tenants, $2 aggregates, $3 next sequences
+const NEXT_EVENTS: &str = "-- event_store::append::session, events in the way
+    SELECT e.aggregate_id, e.event_id, e.position
+    FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS n (tenant_id, aggregate_id, sequence)
+    JOIN log.events AS e USING (tenant_id, aggregate_id, sequence)";
+
+const HOLDERS: &str = "-- event_store::append::session, claim holders
+    SELECT n.ordinality, c.aggregate_id
+    FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS n (tenant_id, kind, key, ordinality)
+    JOIN log.claims AS c ON c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND NOT c.released";
+
+const RECEIPTS: &str = "-- event_store::append::session, receipts
+    SELECT r.tenant_id, r.idempotency_key, r.request_hmac, r.answer
+    FROM unnest($1::uuid[], $2::text[]) AS n (tenant_id, idempotency_key)
+    JOIN log.receipts AS r USING (tenant_id, idempotency_key)";
+
+const INSERT_RECEIPTS: &str = "-- event_store::append::session, insert receipts
+    INSERT INTO log.receipts (tenant_id, idempotency_key, request_hmac, answer)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::json[])";
+
+/// Writes WAL without changing anything, so that this commit waits for what earlier commits wait for (a synchronous standby).
+const CONFIRM: &str = "-- event_store::append::session, confirm
+    SELECT pg_logical_emit_message(true, 'prospectus', 'confirm')";
+
+/// Why a batch was not written, or is not known to be.
+pub(super) enum Failure {
+    /// It may have been committed.
+    Lost(String),
+    /// It was rolled back for a reason that passes: the server is going away, a lock was not to be had.
+    Passing(String),
+    /// It was rolled back because of what is in it.
+    Rejected(String),
+}
+
+/// What one batch did.
+pub(super) struct Written {
+    /// For each command.
+    pub(super) verdicts: Vec<Verdict>,
+    /// Events written.
+    pub(super) events: usize,
+    /// Highest position afterwards.
+    pub(super) head: i64,
+}
+
+pub(super) struct Session {
+    client: Client,
+    /// Counts the server's warnings; one on COMMIT means that a synchronous wait was cut short.
+    warnings: Arc<AtomicU64>,
+    pub(super) epoch: Epoch,
+    statements: Statements,
+}
+
+struct Statements {
+    head: Statement,
+    insert_events: Statement,
+    insert_keys: Statement,
+    take: Statement,
+    release: Statement,
+    match_add: Statement,
+    match_remove: Statement,
+    deleted_holders: Statement,
+    next_events: Statement,
+    holders: Statement,
+    receipts: Statement,
+    insert_receipts: Statement,
+    confirm: Statement,
+}
+
+impl Session {
+    /// Connects and names the epoch, writing a new one if this server's life of the log has none. Gives the log's head.
+    pub(super) async fn open(database: &Database, seen: Option<&Epoch>) -> Result<(Self, i64), anyhow::Error> {
+        let (client, mut connection) = database.connect().await?;
+        let warnings = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&warnings);
+        tokio::spawn(async move {
+            // The connection ends by itself when the client is dropped or the server goes away.
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notice(notice) = message
+                    && notice.severity() == "WARNING"
+                {
+                    tracing::warn!(message = notice.message(), "the server warns the appender");
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        client.batch_execute(BEGIN).await?;
+        let epoch = epoch::current(&client).await?;
+        client.batch_execute("COMMIT").await?;
+        if let Some(seen) = seen
+            && epoch.number < seen.number
+        {
+            anyhow::bail!("the server's log is in epoch {}, older than {}, which was seen before", epoch.name, seen.name);
+        }
+        let statements = Statements {
+            head: client.prepare(HEAD).await?,
+            insert_events: client.prepare(INSERT_EVENTS).await?,
+            insert_keys: client.prepare(INSERT_KEYS).await?,
+            take: client.prepare(TAKE).await?,
+            release: client.prepare(RELEASE).await?,
+            match_add: client.prepare(MATCH_ADD).await?,
+            match_remove: client.prepare(MATCH_REMOVE).await?,
+            deleted_holders: client.prepare(DELETED_HOLDERS).await?,
+            next_events: client.prepare(NEXT_EVENTS).await?,
+            holders: client.prepare(HOLDERS).await?,
+            receipts: client.prepare(RECEIPTS).await?,
+            insert_receipts: client.prepare(INSERT_RECEIPTS).await?,
+            confirm: client.prepare(CONFIRM).await?,
+        };
+        let head = client.query_one(&statements.head, &[]).await?.get(0);
+        Ok((Self { client, warnings, epoch, statements }, head))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Writes a batch in one transaction.
+    pub(super) async fn write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
+        if care == Care::Needed && jobs.iter().all(Job::takes_its_chance) {
+            self.write_at_once(jobs).await
+        } else {
+            self.look_and_write(jobs, care).await
+        }
+    }
+
+    /// One flush: the constraints decide.
+    async fn write_at_once(&mut self, jobs: &[Job]) -> Result<Written, Failure> {
+        let known = self.epoch.name.clone();
+        let fits = |index: usize| in_epoch(&jobs[index].append, &known);
+        let (rows, ends) = Rows::collect(jobs, fits);
+        let warnings = self.warnings.load(Ordering::SeqCst);
+        let (begun, head, deleted, wrote, committed) = join!(
+            self.client.batch_execute(BEGIN),
+            self.client.query_one(&self.statements.head, &[]),
+            self.deleted_holders(jobs),
+            self.insert(&rows),
+            self.client.batch_execute("COMMIT"),
+        );
+        begun.map_err(|error| failure(&error))?;
+        let head = head.map_err(|error| failure(&error))?;
+        let deleted = deleted.map_err(|error| failure(&error))?;
+        wrote.map_err(|error| failure(&error))?;
+        self.committed(committed, warnings)?;
+        let base: i64 = head.get(0);
+        let epoch = self.note_epoch(&head).await?;
+        let verdicts = jobs.iter().enumerate().map(|(index, job)| {
+            if fits(index) {
+                Verdict::Write(job.append.answered(base + ends[index], &epoch, deleted_holder(&deleted, job)))
+            } else {
+                Verdict::Refuse(Refused::Conflict)
+            }
+        });
+        Ok(self.written(verdicts.collect(), base, &rows))
+    }
+
+    /// Two flushes: what is there, then what passes.
+    async fn look_and_write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
+        let warnings = self.warnings.load(Ordering::SeqCst);
+        let (begun, head, deleted, events, holders, receipts) = join!(
+            self.client.batch_execute(BEGIN),
+            self.client.query_one(&self.statements.head, &[]),
+            self.deleted_holders(jobs),
+            self.events_in_the_way(jobs, care),
+            self.holders(jobs, care),
+            self.receipts(jobs),
+        );
+        let looked = (|| {
+            begun?;
+            Ok((head?, deleted?, events?, holders?, receipts?))
+        })();
+        let (head, deleted, events, holders, receipts) = match looked {
+            Ok(found) => found,
+            Err(error) => {
+                self.roll_back().await;
+                return Err(failure(&error));
+            }
+        };
+        let base: i64 = head.get(0);
+        let epoch = self.note_epoch(&head).await?;
+        let mut verdicts: Vec<Verdict> = jobs
+            .iter()
+            .map(|job| {
+                if let Some((hmac, answer)) = job.append.receipt.as_ref().and_then(|receipt| {
+                    receipts.get(&(job.append.tenant_id, receipt.key.as_str()))
+                }) {
+                    let same = job.append.receipt.as_ref().is_some_and(|receipt| receipt.request_hmac == hmac[..]);
+                    return if same { Verdict::There(answer.clone()) } else { Verdict::Refuse(Refused::KeyReused) };
+                }
+                if job.lookup {
+                    return Verdict::Refuse(Refused::NoReceipt);
+                }
+                let deleted = deleted_holder(&deleted, job);
+                for stream in &job.append.streams {
+                    let Some((event, position)) = events.get(&stream.aggregate_id) else { continue };
+                    if stream.events.first().is_some_and(|first| first.event_id == *event) {
+                        // An append whose answer was lost: all of it is there. The answer points to the first record.
+                        let first = &job.append.streams[0];
+                        let (_, position) = events.get(&first.aggregate_id).unwrap_or(&(*event, *position));
+                        return Verdict::There(job.append.answered(position + len(&first.events) - 1, &epoch, deleted));
+                    }
+                    return Verdict::Refuse(Refused::Conflict);
+                }
+                if !in_epoch(&job.append, &epoch) {
+                    return Verdict::Refuse(Refused::Conflict);
+                }
+                if let Some(refused) = refused_by_claims(&job.append, &holders) {
+                    return Verdict::Refuse(refused);
+                }
+                Verdict::Write(job.append.answered(0, &epoch, deleted))
+            })
+            .collect();
+        let writes: Vec<bool> = verdicts.iter().map(|verdict| matches!(verdict, Verdict::Write(_))).collect();
+        let (rows, ends) = Rows::collect(jobs, |index| writes[index]);
+        for ((verdict, end), job) in verdicts.iter_mut().zip(&ends).zip(jobs) {
+            if let Verdict::Write(answer) = verdict
+                && !job.append.streams.is_empty()
+            {
+                answer.position = base + end;
+            }
+        }
+        // What was found may stand only locally so far: it is told after a commit of our own that wrote WAL.
+        let confirm = rows.events.tenant.is_empty() && verdicts.iter().any(|verdict| matches!(verdict, Verdict::There(_)));
+        let (wrote, receipts, confirmed, committed) = join!(
+            self.insert(&rows),
+            self.insert_receipts(jobs, &verdicts),
+            async {
+                if confirm { self.client.execute(&self.statements.confirm, &[]).await } else { Ok(0) }
+            },
+            self.client.batch_execute("COMMIT"),
+        );
+        wrote.and(receipts).and(confirmed).map_err(|error| failure(&error))?;
+        self.committed(committed, warnings)?;
+        Ok(self.written(verdicts, base, &rows))
+    }
+
+    fn written(&self, verdicts: Vec<Verdict>, base: i64, rows: &Rows<'_>) -> Written {
+        let events = rows.events.tenant.len();
+        Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") }
+    }
+
+    /// An error on COMMIT, or a warning beside it, leaves the outcome unknown.
+    fn committed(&self, committed: Result<(), Error>, warnings: u64) -> Result<(), Failure> {
+        committed.map_err(|error| Failure::Lost(describe(&error)))?;
+        if self.warnings.load(Ordering::SeqCst) == warnings {
+            Ok(())
+        } else {
+            Err(Failure::Lost("the server warned while committing".to_owned()))
+        }
+    }
+
+    /// An operator may have begun another epoch under a living connection (`prospectus log new-epoch`).
+    async fn note_epoch(&mut self, head: &Row) -> Result<Arc<str>, Failure> {
+        let name: &str = head.get(1);
+        if name != &*self.epoch.name {
+            let newest = Epoch::newest(&self.client).await.map_err(|error| failure(&error))?;
+            self.epoch = newest.expect("an epoch was written when this session was opened, and none is ever removed");
+        }
+        Ok(self.epoch.name.clone())
+    }
+
+    async fn roll_back(&self) {
+        // If this fails too, the connection is gone and the server rolls back by itself.
+        let _ = self.client.batch_execute("ROLLBACK").await;
+    }
+
+    async fn insert(&self, rows: &Rows<'_>) -> Result<(), Error> {
+        let statements = &self.statements;
+        let (events, keys, release, take, match_remove, match_add) = join!(
+            async {
+                let e = &rows.events;
+                if e.tenant.is_empty() {
+                    return Ok(0);
+                }
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+                    &e.tenant,
+                    &e.aggregate_type,
+                    &e.aggregate,
+                    &e.sequence,
+                    &e.event,
+                    &e.event_type,
+                    &e.event_version,
+                    &e.payload,
+                    &e.metadata,
+                ];
+                self.client.execute(&statements.insert_events, &parameters).await
+            },
+            async {
+                let k = &rows.keys;
+                if k.tenant.is_empty() {
+                    return Ok(0);
+                }
+                self.client
+                    .execute(&statements.insert_keys, &[&k.tenant, &k.person, &k.wrapping_key, &k.wrapped])
+                    .await
+            },
+            // Released before taken: a record may hand a claim from one of its places to another in one command.
+            self.keyed(&statements.release, &rows.release),
+            self.keyed(&statements.take, &rows.take),
+            self.keyed(&statements.match_remove, &rows.match_remove),
+            self.keyed(&statements.match_add, &rows.match_add),
+        );
+        events.and(keys).and(release).and(take).and(match_remove).and(match_add).map(|_| ())
+    }
+
+    async fn keyed(&self, statement: &Statement, columns: &KeyedColumns<'_>) -> Result<u64, Error> {
+        if columns.is_empty() {
+            return Ok(0);
+        }
+        self.client
+            .execute(statement, &[&columns.tenant, &columns.kind, &columns.key, &columns.aggregate])
+            .await
+    }
+
+    /// For each new record that takes a claim which a deleted one had: (new record, deleted one).
+    async fn deleted_holders(&self, jobs: &[Job]) -> Result<HashMap<Uuid, Uuid>, Error> {
+        let mut columns = KeyedColumns::default();
+        for append in jobs.iter().map(|job| &job.append) {
+            if append.streams.first().is_some_and(|stream| stream.expected_version == 0) {
+                let told = append.take.iter().filter(|claim| claim.kind != domain::claim::LIVE);
+                told.for_each(|claim| columns.push(append.tenant_id, claim));
+            }
+        }
+        if columns.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = self
+            .client
+            .query(
+                &self.statements.deleted_holders,
+                &[&columns.tenant, &columns.kind, &columns.key, &columns.aggregate],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// What stands where the records' next events would go: (record, (event id, position)).
+    async fn events_in_the_way(&self, jobs: &[Job], care: Care) -> Result<HashMap<Uuid, (Uuid, i64)>, Error> {
+        let (mut tenants, mut aggregates, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+        for job in jobs.iter().filter(|job| care == Care::All || job.uncertain) {
+            for stream in &job.append.streams {
+                tenants.push(job.append.tenant_id);
+                aggregates.push(stream.aggregate_id);
+                sequences.push(stream.expected_version + 1);
+            }
+        }
+        if tenants.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = self.client.query(&self.statements.next_events, &[&tenants, &aggregates, &sequences]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+    }
+
+    /// Who holds the claims that are required, and those that are to be taken if all are looked at.
+    async fn holders<'a>(&self, jobs: &'a [Job], care: Care) -> Result<Holders<'a>, Error> {
+        let mut wanted = Vec::new();
+        for append in jobs.iter().map(|job| &job.append) {
+            let take = append.take.iter().filter(|_| care == Care::All);
+            wanted.extend(append.require.iter().chain(take).map(|claim| (append.tenant_id, claim.kind, claim.key.as_str())));
+        }
+        if wanted.is_empty() {
+            return Ok(Holders::new());
+        }
+        let tenants: Vec<Uuid> = wanted.iter().map(|(tenant, _, _)| *tenant).collect();
+        let kinds: Vec<&str> = wanted.iter().map(|(_, kind, _)| *kind).collect();
+        let keys: Vec<&str> = wanted.iter().map(|(_, _, key)| *key).collect();
+        let rows = self.client.query(&self.statements.holders, &[&tenants, &kinds, &keys]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| {
+                let ordinality = usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1");
+                (wanted[ordinality - 1], row.get(1))
+            })
+            .collect())
+    }
+
+    async fn receipts<'a>(&self, jobs: &'a [Job]) -> Result<HashMap<(Uuid, &'a str), (Vec<u8>, Answer)>, Error> {
+        let (mut tenants, mut keys) = (Vec::new(), Vec::new());
+        for job in jobs {
+            if let Some(receipt) = &job.append.receipt {
+                tenants.push(job.append.tenant_id);
+                keys.push(receipt.key.as_str());
+            }
+        }
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = self.client.query(&self.statements.receipts, &[&tenants, &keys]).await?;
+        let mut found: HashMap<(Uuid, String), (Vec<u8>, Answer)> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            found.insert((row.get(0), row.get(1)), (row.get(2), row.try_get::<_, Json<Answer>>(3)?.0));
+        }
+        Ok(tenants
+            .into_iter()
+            .zip(keys)
+            .filter_map(|(tenant, key)| Some(((tenant, key), found.remove(&(tenant, key.to_owned()))?)))
+            .collect())
+    }
+
+    async fn insert_receipts(&self, jobs: &[Job], verdicts: &[Verdict]) -> Result<u64, Error> {
+        let (mut tenants, mut keys, mut hmacs, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (job, verdict) in jobs.iter().zip(verdicts) {
+            // A command found in the log without its receipt cannot be: both were written in one transaction.
+            if let (Some(receipt), Verdict::Write(answer)) = (&job.append.receipt, verdict) {
+                tenants.push(job.append.tenant_id);
+                keys.push(receipt.key.as_str());
+                hmacs.push(&receipt.request_hmac[..]);
+                answers.push(Json(answer));
+            }
+        }
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        self.client.execute(&self.statements.insert_receipts, &[&tenants, &keys, &hmacs, &answers]).await
+    }
+}
+
+/// (tenant, kind, key) to who holds it.
+type Holders<'a> = HashMap<(Uuid, &'a str, &'a str), Uuid>;
+
+impl Job {
+    /// Whether constraints alone can refuse it.
+    fn takes_its_chance(&self) -> bool {
+        !self.uncertain && !self.lookup && self.append.receipt.is_none() && self.append.require.is_empty()
+    }
+}
+
+impl Append {
+    fn answered(&self, position: i64, epoch: &str, deleted_holder: Option<Uuid>) -> Answer {
+        let mut answer = self.answer.clone();
+        if !self.streams.is_empty() {
+            answer.position = position;
+        }
+        epoch.clone_into(&mut answer.epoch);
+        if let Some(holder) = deleted_holder {
+            answer.details.insert("deleted_holder".to_owned(), holder.to_string().into());
+        }
+        answer
+    }
+}
+
+/// Versions read in another life of the log say nothing about this one.
+fn in_epoch(append: &Append, epoch: &str) -> bool {
+    append.epoch.as_ref().is_none_or(|read_in| **read_in == *epoch)
+}
+
+fn deleted_holder(found: &HashMap<Uuid, Uuid>, job: &Job) -> Option<Uuid> {
+    found.get(&job.append.streams.first()?.aggregate_id).copied()
+}
+
+fn refused_by_claims(append: &Append, holders: &Holders<'_>) -> Option<Refused> {
+    for claim in &append.require {
+        if !holders.contains_key(&(append.tenant_id, claim.kind, claim.key.as_str())) {
+            return Some(Refused::ClaimMissing { kind: claim.kind, aggregate_id: claim.aggregate_id });
+        }
+    }
+    let released = |claim: &super::KeyedValue| append.release.contains(claim);
+    append.take.iter().filter(|claim| !released(claim)).find_map(|claim| {
+        let holder = *holders.get(&(append.tenant_id, claim.kind, claim.key.as_str()))?;
+        // A merge hands claims over: given up by one of the command's own records, taken by another.
+        let handed_over = append
+            .release
+            .iter()
+            .any(|given| given.kind == claim.kind && given.key == claim.key && given.aggregate_id == holder);
+        (!handed_over).then_some(Refused::ClaimTaken { kind: claim.kind, holder })
+    })
+}
+
+fn len<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).expect("a command's events are bounded")
+}
+
+/// Sorts an error of a statement before COMMIT: the transaction is rolled back in any case, unless nobody knows.
+fn failure(error: &Error) -> Failure {
+    let Some(code) = error.code() else { return Failure::Lost(describe(error)) };
+    if code == &SqlState::READ_ONLY_SQL_TRANSACTION {
+        return Failure::Passing(describe(error));
+    }
+    // Classes of SQLSTATE: 08 connection, 25 transaction state (time-outs, read-only), 40 rollback, 53 resources, 55 object not
+    // available, 57 operator, 58 and XX system.
+    match &code.code()[..2] {
+        "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX" => Failure::Passing(describe(error)),
+        _ => Failure::Rejected(describe(error)),
+    }
+}
+
+/// The code, the message and the constraint; not the detail, which may hold values.
+fn describe(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(error) => {
+            let constraint = error.constraint().unwrap_or_default();
+            format!("{} {} {constraint}", error.code().code(), DbError::message(error))
+        }
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,254 @@
+//! Loading records, many at a time: requests that arrive while a query runs share the next one (decision 3).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use domain::Record;
+use futures_util::join;
+use service_kit::postgres::Database;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_postgres::{Client, Error, Row, Statement};
+use uuid::Uuid;
+
+use crate::json_text::JsonText;
+use crate::keyring::{KeyError, Keyring, PersonKey};
+use crate::seal::{self, PersonKeyState, ReadEventError};
+
+/// Most records in one query.
+const BATCH_RECORDS_MAX: usize = 128;
+/// Requests that may wait; more wait at the door, within the command's deadline.
+const QUEUE_MAX: usize = 1_024;
+/// Connections that load.
+const CONNECTIONS: usize = 2;
+/// Attempts when a connection breaks.
+const ATTEMPTS: usize = 3;
+
+/// A record as the log has it.
+#[derive(Debug, Clone)]
+pub struct Loaded<R> {
+    /// Its state; the default where there is no such record.
+    pub state: R,
+    /// Sequence of its last event; 0 where there is none.
+    pub version: i64,
+    /// Position of its last event; 0 where there is none.
+    pub position: i64,
+    /// Name of the log's epoch when it was read.
+    pub epoch: Arc<str>,
+    pub(crate) key: Option<PersonKeyHeld>,
+}
+
+/// A person's key, kept out of debug output.
+#[derive(Clone)]
+pub(crate) struct PersonKeyHeld(pub(crate) PersonKey);
+
+impl std::fmt::Debug for PersonKeyHeld {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("PersonKeyHeld")
+    }
+}
+
+/// Why a record could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The database is away.
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(String),
+    /// An event cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadEventError),
+    /// A person's key cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+const EVENTS: &str = "-- event_store::load, events
+    SELECT n.ordinality, e.sequence, e.position, e.event_id, e.event_type, e.event_version, e.payload
+    FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS n (tenant_id, aggregate_id, ordinality)
+    CROSS JOIN LATERAL (
+        SELECT * FROM log.events AS e
+        WHERE e.tenant_id = n.tenant_id AND e.aggregate_id = n.aggregate_id
+        ORDER BY e.sequence
+    ) AS e
+    WHERE e.aggregate_type = $3";
+
+const KEYS: &str = "-- event_store::load, keys
+    SELECT n.ordinality, k.wrapping_key_id, k.wrapped_key, k.erased_position
+    FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS n (tenant_id, person_id, ordinality)
+    JOIN log.person_keys AS k USING (tenant_id, person_id)";
+
+const EPOCH: &str = "-- event_store::load, epoch
+    SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1";
+
+struct Request {
+    tenant: Uuid,
+    aggregate: Uuid,
+    aggregate_type: &'static str,
+    personal: bool,
+    reply: oneshot::Sender<Result<Raw, String>>,
+}
+
+/// The rows of one record.
+struct Raw {
+    events: Vec<Row>,
+    key: Option<Row>,
+    epoch: Arc<str>,
+}
+
+/// Loads records.
+#[derive(Clone)]
+pub struct Loader {
+    queue: mpsc::Sender<Request>,
+    keyring: Arc<Keyring>,
+}
+
+impl Loader {
+    /// Starts the loading tasks, which end when the last clone of the loader is dropped.
+    pub fn start(database: &Database, keyring: Arc<Keyring>) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let requests = Arc::new(Mutex::new(requests));
+        for _ in 0..CONNECTIONS {
+            let task = Task {
+                database: database.clone().read_write().with_option("plan_cache_mode", "force_generic_plan"),
+                requests: Arc::clone(&requests),
+                session: None,
+            };
+            tokio::spawn(task.run());
+        }
+        Self { queue, keyring }
+    }
+
+    /// Loads one record of a tenant. A record that is not there comes back in its default state with version 0.
+    ///
+    /// # Errors
+    /// If the database is away or what it holds cannot be read.
+    pub async fn load<R: Record>(&self, tenant: Uuid, aggregate: Uuid) -> Result<Loaded<R>, LoadError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { tenant, aggregate, aggregate_type: R::TYPE, personal: R::PERSONAL, reply };
+        let gone = || LoadError::Unavailable("the loader has stopped".to_owned());
+        self.queue.send(request).await.map_err(|_| gone())?;
+        let raw = answer.await.map_err(|_| gone())?.map_err(LoadError::Unavailable)?;
+        self.fold(tenant, aggregate, &raw)
+    }
+
+    fn fold<R: Record>(&self, tenant: Uuid, aggregate: Uuid, raw: &Raw) -> Result<Loaded<R>, LoadError> {
+        let key = match &raw.key {
+            None => None,
+            Some(row) => Some(seal::key_state(&self.keyring, tenant, aggregate, row.get(1), row.get(2), row.get(3))?),
+        };
+        let mut state = R::default();
+        let (mut version, mut position) = (0, 0);
+        for row in &raw.events {
+            position = row.get(2);
+            version = row.get(1);
+            let mut event = R::Event::from_stored(row.get(4), row.get(5), row.get::<_, JsonText<'_>>(6).0)
+                .map_err(|source| ReadEventError::Stored { position, source })?;
+            seal::open(&mut event, tenant, aggregate, row.get(3), position, key.as_ref())?;
+            state.evolve(&event);
+        }
+        let key = match key {
+            Some(PersonKeyState::Held(key)) => Some(PersonKeyHeld(key)),
+            Some(PersonKeyState::Erased(_)) | None => None,
+        };
+        Ok(Loaded { state, version, position, epoch: Arc::clone(&raw.epoch), key })
+    }
+}
+
+use domain::RecordEvent as _;
+
+struct Task {
+    database: Database,
+    requests: Arc<Mutex<mpsc::Receiver<Request>>>,
+    session: Option<Session>,
+}
+
+struct Session {
+    client: Client,
+    events: Statement,
+    keys: Statement,
+    epoch: Statement,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_RECORDS_MAX);
+        loop {
+            let received = self.requests.lock().await.recv_many(&mut batch, BATCH_RECORDS_MAX).await;
+            if received == 0 {
+                return;
+            }
+            metrics::histogram!("prospectus_load_batch_size").record(f64::from(u32::try_from(received).unwrap_or(u32::MAX)));
+            // One query per type of record: the type is a parameter, so that an id of another type is no record of this one.
+            while let Some(first) = batch.first() {
+                let aggregate_type = first.aggregate_type;
+                let (same, others) = batch.drain(..).partition(|request: &Request| request.aggregate_type == aggregate_type);
+                batch = others;
+                self.answer(same).await;
+            }
+        }
+    }
+
+    async fn answer(&mut self, requests: Vec<Request>) {
+        let mut last_error = String::new();
+        for _ in 0..ATTEMPTS {
+            match self.query(&requests).await {
+                Ok(found) => {
+                    for (request, raw) in requests.into_iter().zip(found) {
+                        // Whoever has gone away does not want the answer.
+                        let _ = request.reply.send(Ok(raw));
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.session = None;
+                    last_error = error.to_string();
+                }
+            }
+        }
+        tracing::error!(error = last_error, "records cannot be loaded");
+        for request in requests {
+            let _ = request.reply.send(Err(last_error.clone()));
+        }
+    }
+
+    async fn query(&mut self, requests: &[Request]) -> Result<Vec<Raw>, Error> {
+        if self.session.is_none() {
+            self.session = Some(Session::open(&self.database).await?);
+        }
+        let session = self.session.as_ref().expect("it was opened above where it was missing");
+        let tenants: Vec<Uuid> = requests.iter().map(|request| request.tenant).collect();
+        let aggregates: Vec<Uuid> = requests.iter().map(|request| request.aggregate).collect();
+        let personal = requests.first().is_some_and(|request| request.personal);
+        let aggregate_type = requests.first().map_or("", |request| request.aggregate_type);
+        // The epoch first: an epoch that begins in between makes what follows look older than it is, never newer.
+        let (epoch, events, keys) = join!(
+            session.client.query_opt(&session.epoch, &[]),
+            session.client.query(&session.events, &[&tenants, &aggregates, &aggregate_type]),
+            async {
+                if personal { session.client.query(&session.keys, &[&tenants, &aggregates]).await } else { Ok(Vec::new()) }
+            },
+        );
+        let epoch: Arc<str> = epoch?.map_or_else(|| "".into(), |row| row.get::<_, &str>(0).into());
+        let mut keys: HashMap<i64, Row> = keys?.into_iter().map(|row| (row.get(0), row)).collect();
+        let mut found: Vec<Raw> = (1..)
+            .zip(requests)
+            .map(|(ordinality, _)| Raw { events: Vec::new(), key: keys.remove(&ordinality), epoch: Arc::clone(&epoch) })
+            .collect();
+        for row in events? {
+            let ordinality = usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1");
+            found[ordinality - 1].events.push(row);
+        }
+        Ok(found)
+    }
+}
+
+impl Session {
+    async fn open(database: &Database) -> Result<Self, Error> {
+        let client = database.client().await?;
+        Ok(Self {
+            events: client.prepare(EVENTS).await?,
+            keys: client.prepare(KEYS).await?,
+            epoch: client.prepare(EPOCH).await?,
+            client,
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! Receipts (decision 8): the first answer to an idempotency key, kept for seven days.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+/// The answer to a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The record.
+    pub id: Uuid,
+    /// Its version after the change.
+    pub version: i64,
+    /// Position of its last event.
+    pub position: i64,
+    /// Name of the log's epoch.
+    pub epoch: String,
+    /// What else the command tells, never personal data: the id of a new social media entry, ...; `deleted_holder` is the record
+    /// that held a claim of a new one before it was deleted.
+    #[serde(flatten)]
+    pub details: Map<String, Value>,
+}
+
+/// A receipt to leave.
+#[derive(Debug, Clone)]
+pub struct NewReceipt {
+    /// The idempotency key as the client sent it, at most 255 characters.
+    pub key: String,
+    /// HMAC of the request under the tenant's key.
+    pub request_hmac: [u8; 32],
+}
+
+/// Removes receipts older than seven days, a bounded number at a time; gives how many. Run now and then.
+///
+/// # Errors
+/// What the database said.
+pub async fn remove_expired(client: &Client) -> Result<u64, tokio_postgres::Error> {
+    const SQL: &str = "-- event_store::receipt::remove_expired
+        DELETE FROM log.receipts AS r
+        USING (
+            SELECT tenant_id, idempotency_key FROM log.receipts
+            WHERE created_at < now() - interval '7 days'
+            ORDER BY created_at LIMIT 1000
+        ) AS expired
+        WHERE r.tenant_id = expired.tenant_id AND r.idempotency_key = expired.idempotency_key";
+    client.execute(SQL, &[]).await
+}
