@@ -4,12 +4,26 @@
 //! no random number (invariant I9, enforced by `clippy.toml` beside this crate): time and new ids come in through [`Context`].
 //!
 //! How to add an aggregate: one file like [`company`] that implements [`Record`] for the state and [`RecordEvent`] for the
-//! event enum, and its line below.
+//! event enum (the macros `profile!` and `events!` do most of both), and its line below.
+
+mod events;
+mod profile;
 
 pub mod claim;
+pub mod company;
+pub mod field;
+pub mod field_error;
 pub mod personal;
+pub mod prospect;
 pub mod record;
+pub mod status;
+pub mod value;
 
 pub use claim::{Claim, ClaimKey, Match};
+pub use company::{Company, CompanyCommand, CompanyError, CompanyEvent};
+pub use field::{Field, FieldValue, JsonType, Schema};
+pub use field_error::{FieldError, FieldErrors, Invalid};
 pub use personal::{Personal, PersonalMember, Sealed};
+pub use prospect::{Prospect, ProspectCommand, ProspectError, ProspectEvent};
 pub use record::{Context, Record, RecordEvent, StoredEventError};
+pub use status::Status;

@@ -1,0 +1,108 @@
+//! The rules of a prospect: which events a command leads to.
+
+use super::{
+    PersonalChanges, PersonalFieldChanges, PersonalFields, PersonalProfile, Prospect, ProspectAssigned,
+    ProspectCommand, ProspectDeleted, ProspectError, ProspectEvent, ProspectProfileUpdated, ProspectRegistered,
+    ProspectRestored, RegisterProspect, UpdateProspect,
+};
+use crate::field_error::{FieldErrors, Invalid};
+use crate::personal::Personal;
+use crate::status::Status;
+use crate::value::{AttributeChanges, Attributes, Country, SetChanges};
+
+pub(super) fn decide(prospect: &Prospect, command: ProspectCommand) -> Result<Vec<ProspectEvent>, ProspectError> {
+    match (prospect.status, command) {
+        (Status::Unregistered, ProspectCommand::Register(register)) => Ok(vec![registered(register)?.into()]),
+        (_, ProspectCommand::Register(_)) => Err(ProspectError::AlreadyRegistered),
+        (Status::Unregistered, _) => Err(ProspectError::NotFound),
+        (Status::Deleted, ProspectCommand::Restore) => Ok(vec![ProspectRestored {}.into()]),
+        (Status::Deleted, _) => Err(ProspectError::Deleted),
+        (Status::Live, ProspectCommand::Restore) => Ok(Vec::new()),
+        (Status::Live, ProspectCommand::Delete) => Ok(vec![ProspectDeleted {}.into()]),
+        (Status::Live, ProspectCommand::Assign(assign)) => {
+            Ok(assigned(prospect, Some(assign.company_id)).into_iter().collect())
+        }
+        (Status::Live, ProspectCommand::Update(update)) => update_events(prospect, update),
+    }
+}
+
+/// Said of a prospect whom nothing tells from another.
+pub(super) fn nameless() -> Invalid {
+    Invalid::required(
+        "a prospect must have a first or last name, an email, a phone, a mobile_phone or an external reference",
+    )
+}
+
+fn registered(register: RegisterProspect) -> Result<ProspectRegistered, ProspectError> {
+    let mut fields = register.0;
+    place_phones(&mut fields.personal, fields.changes.country.as_ref().and_then(Option::as_ref));
+    let attributes = Attributes::default().patched(fields.attributes.unwrap_or_default());
+    let personal = PersonalProfile {
+        fields: fields.personal.into_profile(),
+        external_refs: fields.external_refs.unwrap_or_default(),
+        attributes: attributes.map_err(|invalid| ProspectError::Fields(FieldErrors::one("/attributes", invalid)))?,
+    };
+    if !identifies(&personal) {
+        return Err(ProspectError::Fields(FieldErrors::one("", nameless())));
+    }
+    Ok(ProspectRegistered {
+        profile: fields.changes.into_profile(),
+        company_id: fields.company_id.flatten(),
+        personal: Personal::Open(personal),
+    })
+}
+
+fn update_events(prospect: &Prospect, mut update: UpdateProspect) -> Result<Vec<ProspectEvent>, ProspectError> {
+    let country = update.changes.country.as_ref().unwrap_or(&prospect.profile.country).as_ref();
+    place_phones(&mut update.personal, country);
+    let before = &prospect.personal;
+    let attributes = match update.attributes.map(|patch| before.attributes.patched(patch)).transpose() {
+        Ok(after) => after.and_then(|after| AttributeChanges::between(&before.attributes, &after)),
+        Err(invalid) => return Err(ProspectError::Fields(FieldErrors::one("/attributes", invalid))),
+    };
+    let personal = PersonalChanges {
+        fields: before.fields.diff(update.personal),
+        external_refs: update.external_refs.and_then(|after| SetChanges::between(&before.external_refs, &after)),
+        attributes,
+    };
+    let personal = (!personal.is_empty()).then_some(personal);
+    if let Some(changes) = &personal
+        && !prospect.personal_erased
+    {
+        let mut after = before.clone();
+        after.apply(changes);
+        if !identifies(&after) {
+            return Err(ProspectError::Fields(FieldErrors::one("", nameless())));
+        }
+    }
+    let changes = prospect.profile.diff(update.changes);
+    let mut events = Vec::new();
+    if !changes.is_empty() || personal.is_some() {
+        events.push(ProspectProfileUpdated { changes, personal: personal.map(Personal::Open) }.into());
+    }
+    events.extend(assigned(prospect, update.company_id));
+    Ok(events)
+}
+
+fn assigned(prospect: &Prospect, company_id: Option<Option<uuid::Uuid>>) -> Option<ProspectEvent> {
+    let company_id = company_id.filter(|company_id| *company_id != prospect.company_id)?;
+    Some(ProspectAssigned { company_id }.into())
+}
+
+/// Reads the phone numbers as ones of the prospect's country.
+fn place_phones(fields: &mut PersonalFieldChanges, country: Option<&Country>) {
+    for phone in [&mut fields.phone, &mut fields.mobile_phone].into_iter().flatten() {
+        *phone = phone.take().map(|phone| phone.in_country(country));
+    }
+}
+
+/// Whether anything tells this person from another.
+fn identifies(personal: &PersonalProfile) -> bool {
+    let PersonalFields { first_name, last_name, email, phone, mobile_phone, .. } = &personal.fields;
+    first_name.is_some()
+        || last_name.is_some()
+        || email.is_some()
+        || phone.is_some()
+        || mobile_phone.is_some()
+        || !personal.external_refs.is_empty()
+}

@@ -1,0 +1,86 @@
+//! What happens to a prospect.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{PersonalChanges, PersonalProfile, ProspectChanges, ProspectProfile};
+use crate::claim::{Claim, ClaimKey};
+use crate::events::events;
+use crate::personal::{Personal, PersonalMember};
+
+events! {
+    /// An event of a prospect. Erasing will come as an event of its own.
+    #[expect(clippy::large_enum_variant, reason = "events live in short lists; boxing them would cost an allocation each")]
+    pub enum ProspectEvent {
+        /// It came into being.
+        ProspectRegistered(ProspectRegistered) = 1,
+        /// Fields changed.
+        ProspectProfileUpdated(ProspectProfileUpdated) = 1,
+        /// It was given a company, or none.
+        ProspectAssigned(ProspectAssigned) = 1,
+        /// It was deleted; its history stays.
+        ProspectDeleted(ProspectDeleted) = 1,
+        /// Its deletion was undone.
+        ProspectRestored(ProspectRestored) = 1,
+    }
+}
+
+/// Everything that a prospect had when it was registered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProspectRegistered {
+    /// The open fields.
+    pub profile: ProspectProfile,
+    /// The company that it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub company_id: Option<Uuid>,
+    /// All that identifies the person.
+    pub personal: Personal<PersonalProfile>,
+}
+
+/// The fields that changed, and only those.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProspectProfileUpdated {
+    /// What changed in the open fields.
+    #[serde(default, skip_serializing_if = "ProspectChanges::is_empty")]
+    pub changes: ProspectChanges,
+    /// What changed in the personal ones; absent if nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<Personal<PersonalChanges>>,
+}
+
+/// The prospect's company from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProspectAssigned {
+    /// The company; null if it has none now.
+    pub company_id: Option<Uuid>,
+}
+
+/// The prospect was deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProspectDeleted {}
+
+/// The prospect's deletion was undone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProspectRestored {}
+
+impl ProspectEvent {
+    /// A prospect is only ever given a live company.
+    fn required_claim(&self) -> Option<Claim> {
+        let company_id = match self {
+            Self::ProspectRegistered(registered) => registered.company_id,
+            Self::ProspectAssigned(assigned) => assigned.company_id,
+            Self::ProspectProfileUpdated(_) | Self::ProspectDeleted(_) | Self::ProspectRestored(_) => None,
+        };
+        company_id.map(|id| Claim { kind: "live", key: ClaimKey::Plain(id.to_string()) })
+    }
+
+    fn personal_member(&mut self) -> Option<&mut dyn PersonalMember> {
+        match self {
+            Self::ProspectRegistered(registered) => Some(&mut registered.personal),
+            Self::ProspectProfileUpdated(updated) => {
+                updated.personal.as_mut().map(|member| member as &mut dyn PersonalMember)
+            }
+            Self::ProspectAssigned(_) | Self::ProspectDeleted(_) | Self::ProspectRestored(_) => None,
+        }
+    }
+}
