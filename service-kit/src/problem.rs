@@ -128,10 +128,10 @@ impl Problem {
             document.insert("instance".to_owned(), format!("urn:uuid:{request_id}").into());
         }
         if !self.content.errors.is_empty() {
-            let errors = self
-                .errors
-                .iter()
-                .map(|error| serde_json::json!({"pointer": error.pointer, "code": error.code, "detail": error.detail}));
+            let errors =
+                self.content.errors.iter().map(
+                    |error| serde_json::json!({"pointer": error.pointer, "code": error.code, "detail": error.detail}),
+                );
             document.insert("errors".to_owned(), errors.collect());
         }
         for (name, value) in &self.content.members {
