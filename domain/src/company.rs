@@ -52,7 +52,7 @@ profile! {
         name: Line<255>,
         /// Its legal name, where that differs.
         legal_name: Line<255>,
-        /// Its type: public, private, non_profit, …
+        /// Its type: public, private, `non_profit`, …
         company_type: Line<100>,
         /// Its primary industry.
         industry: Line<100>,
@@ -70,7 +70,7 @@ profile! {
         max_employee_size: Count,
         /// Where its size is from.
         employee_size_link: Url,
-        /// Its annual revenue, in whole units of revenue_currency.
+        /// Its annual revenue, in whole units of its currency.
         revenue: Revenue,
         /// The currency of revenue, a code of ISO 4217; USD unless given.
         revenue_currency: Currency,

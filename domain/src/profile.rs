@@ -140,6 +140,7 @@ use crate::field_error::Invalid;
 pub(crate) struct Hidden;
 
 /// A member that is there, null or not: without this serde takes null for absent.
+#[expect(clippy::option_option, reason = "absent and null are two things in a JSON Merge Patch")]
 pub(crate) fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,5 +1,5 @@
 //! The aggregate prospect: a person who works, or might work, at a company. Everything about a prospect is personal but
-//! country, job_title, job_title_level, department and company_id.
+//! the country, the job's title and level, the department and the company.
 
 mod command;
 mod decide;
@@ -46,7 +46,7 @@ profile! {
         country: Country,
         /// The prospect's job.
         job_title: Line<255>,
-        /// The job's level: owner, founder, c_suite, partner, vp, head, director, manager, senior, entry, intern, or as given.
+        /// The job's level: owner, founder, `c_suite`, partner, vp, head, director, manager, senior, entry, intern, or as given.
         job_title_level: JobTitleLevel,
         /// The department.
         department: Line<255>,

@@ -27,7 +27,6 @@ const READ_ONLY: &[&str] = &[
 
 /// A command to a company.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a command is made once and moved a few times")]
 pub enum CompanyCommand {
     /// Make it.
     Register(RegisterCompany),

@@ -13,7 +13,6 @@ use crate::value::{AttributeChanges, Attributes, Domain, ExternalRef, SetChanges
 
 events! {
     /// An event of a company. Merging and unmerging will come as events of their own.
-    #[expect(clippy::large_enum_variant, reason = "events live in short lists; boxing them would cost an allocation each")]
     pub enum CompanyEvent {
         /// It came into being.
         CompanyRegistered(CompanyRegistered) = 1,

@@ -28,7 +28,6 @@ const READ_ONLY: &[&str] = &[
 
 /// A command to a prospect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a command is made once and moved a few times")]
 pub enum ProspectCommand {
     /// Make it.
     Register(RegisterProspect),

@@ -1,5 +1,7 @@
 //! The rules of a prospect: which events a command leads to.
 
+use uuid::Uuid;
+
 use super::{
     PersonalChanges, PersonalFieldChanges, PersonalFields, PersonalProfile, Prospect, ProspectAssigned,
     ProspectCommand, ProspectDeleted, ProspectError, ProspectEvent, ProspectProfileUpdated, ProspectRegistered,
@@ -20,7 +22,7 @@ pub(super) fn decide(prospect: &Prospect, command: ProspectCommand) -> Result<Ve
         (Status::Live, ProspectCommand::Restore) => Ok(Vec::new()),
         (Status::Live, ProspectCommand::Delete) => Ok(vec![ProspectDeleted {}.into()]),
         (Status::Live, ProspectCommand::Assign(assign)) => {
-            Ok(assigned(prospect, Some(assign.company_id)).into_iter().collect())
+            Ok(assigned(prospect, assign.company_id).into_iter().collect())
         }
         (Status::Live, ProspectCommand::Update(update)) => update_events(prospect, update),
     }
@@ -80,13 +82,12 @@ fn update_events(prospect: &Prospect, mut update: UpdateProspect) -> Result<Vec<
     if !changes.is_empty() || personal.is_some() {
         events.push(ProspectProfileUpdated { changes, personal: personal.map(Personal::Open) }.into());
     }
-    events.extend(assigned(prospect, update.company_id));
+    events.extend(update.company_id.and_then(|company_id| assigned(prospect, company_id)));
     Ok(events)
 }
 
-fn assigned(prospect: &Prospect, company_id: Option<Option<uuid::Uuid>>) -> Option<ProspectEvent> {
-    let company_id = company_id.filter(|company_id| *company_id != prospect.company_id)?;
-    Some(ProspectAssigned { company_id }.into())
+fn assigned(prospect: &Prospect, company_id: Option<Uuid>) -> Option<ProspectEvent> {
+    (company_id != prospect.company_id).then(|| ProspectAssigned { company_id }.into())
 }
 
 /// Reads the phone numbers as ones of the prospect's country.

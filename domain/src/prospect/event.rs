@@ -10,7 +10,6 @@ use crate::personal::{Personal, PersonalMember};
 
 events! {
     /// An event of a prospect. Erasing will come as an event of its own.
-    #[expect(clippy::large_enum_variant, reason = "events live in short lists; boxing them would cost an allocation each")]
     pub enum ProspectEvent {
         /// It came into being.
         ProspectRegistered(ProspectRegistered) = 1,

@@ -124,10 +124,10 @@ impl Attributes {
 impl AttributeChanges {
     /// What leads from some attributes to others; none if they are the same.
     pub fn between(before: &Attributes, after: &Attributes) -> Option<Self> {
-        let changed = after.0.iter().filter(|(key, value)| before.0.get(*key) != Some(*value));
+        let new = after.0.iter().filter(|(key, value)| before.0.get(*key) != Some(*value));
         let removed = before.0.keys().filter(|key| !after.0.contains_key(*key));
         let changes = Self {
-            set: changed.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            set: new.map(|(key, value)| (key.clone(), value.clone())).collect(),
             removed: removed.cloned().collect(),
         };
         (changes != Self::default()).then_some(changes)
@@ -180,10 +180,9 @@ impl AttributesPatch {
 fn plain(value: Value) -> Result<Option<Value>, Invalid> {
     match value {
         Value::Null => Ok(None),
-        Value::Bool(_) => Ok(Some(value)),
         // A negative zero comes back from a database as zero.
         Value::Number(number) if number.as_f64() == Some(0.0) => Ok(Some(Value::Number(Number::from(0)))),
-        Value::Number(_) => Ok(Some(value)),
+        Value::Bool(_) | Value::Number(_) => Ok(Some(value)),
         Value::String(text) => clean(Cow::Owned(text), Breaks::Space).map(|text| Some(Value::String(text))),
         Value::Array(_) | Value::Object(_) => Err(Invalid::wrong_type("a string, a number, a boolean or null")),
     }
