@@ -93,7 +93,6 @@ pub async fn serve(router: Router, listener: TcpListener, limits: Limits, shutdo
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_header_size(limits.header_bytes_max)
-            .pipeline_flush(true)
             .serve_connection(TokioIo::new(Stallable::new(stream, limits.stall_timeout)), service);
         let connection = graceful.watch(connection);
         connections.spawn(async move {
