@@ -1,1 +1,95 @@
-//! command-service
+//! HTTP in, commands to the executor, and the relay to NATS.
+//!
+//! The way of a command: a route ([`routes`]) or a line of a batch makes an [`operation::Operation`] of it, parsed once;
+//! [`carry_out`] gives that to the executor of its sort of record and turns the outcome into an answer or a problem. Never reads a
+//! read table.
+//!
+//! How to add an aggregate: its operations in [`operation`], its executor in [`carry_out::Executors`], its routes file, and its
+//! lines in [`routes::router`].
+
+pub mod carry_out;
+pub mod config;
+pub mod operation;
+pub mod problems;
+pub mod relay;
+pub mod routes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use event_store::Store;
+use event_store::receipt;
+use service_kit::auth::Authenticator;
+use service_kit::health::Health;
+use service_kit::http::{Limits, serve};
+use service_kit::postgres::Database;
+use service_kit::shutdown::{self, Shutdown};
+use service_kit::telemetry;
+use tokio::net::TcpListener;
+
+use carry_out::Executors;
+use config::Config;
+
+/// Connections for keys of clients and for removing old receipts.
+const POOL_CONNECTIONS: usize = 4;
+const POOL_WAIT: Duration = Duration::from_secs(3);
+/// How often old receipts are removed, at most a thousand at a time.
+const RECEIPTS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs the service until it is told to end.
+///
+/// # Errors
+/// What keeps it from starting: the database, its schema, the keys, the address.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let metrics = telemetry::init(&config.common.log, config.common.log_format)?;
+    let shutdown = shutdown::on_signal()?;
+    let database = Database::parse(config.database_url.expose(), "prospectus command-service")?.read_write();
+    let keyring = Arc::new(config.keyring()?);
+    let client = database.client().await.with_context(|| format!("no connection to {}", database.name()))?;
+    migrations::check(&client).await?;
+    keyring.verify(&client, true).await?;
+    drop(client);
+
+    let (store, store_task) = Store::open(&database, keyring);
+    let pool = database.pool(POOL_CONNECTIONS, POOL_WAIT)?;
+    let executors = Executors::new(store.clone(), config.cache_mib << 20);
+    let deadline = Duration::from_secs(config.command_deadline_seconds);
+    let state = Arc::new(carry_out::Service { executors, deadline });
+    let appending = store.appender().state();
+    let health = Health::new().check_pool("database", pool.clone()).check("log", move || {
+        let available = appending.borrow().available;
+        async move { if available { Ok(()) } else { Err("the log cannot be appended to".to_owned()) } }
+    });
+    let router =
+        routes::router(state, Authenticator::new(vec![pool.clone()]), health.router(metrics, shutdown.clone()))?;
+    let listener = TcpListener::bind(config.common.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.common.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "the command service serves");
+
+    let receipts = tokio::spawn(remove_old_receipts(pool, shutdown.clone()));
+    let relay = relay::spawn(&config, store.appender().state(), shutdown.clone())?;
+    serve(router, listener, Limits::default(), shutdown).await?;
+    store_task.finish().await;
+    for task in [Some(receipts), relay].into_iter().flatten() {
+        task.await.context("a task broke")?;
+    }
+    Ok(())
+}
+
+async fn remove_old_receipts(pool: deadpool_postgres::Pool, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(RECEIPTS_INTERVAL) => {}
+        }
+        match pool.get().await {
+            Ok(client) => match receipt::remove_expired(&client).await {
+                Ok(removed) => metrics::counter!("prospectus_receipts_removed_total").increment(removed),
+                Err(error) => tracing::warn!(%error, "old receipts could not be removed"),
+            },
+            Err(error) => tracing::warn!(%error, "old receipts could not be removed"),
+        }
+    }
+}

@@ -1,2 +1,9 @@
-//! command-service
-fn main() {}
+//! The command service's process.
+
+use clap::Parser;
+use command_service::config::Config;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    command_service::run(Config::parse()).await
+}

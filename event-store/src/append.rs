@@ -295,7 +295,7 @@ impl Task {
                             return;
                         }
                     }
-                    _ = stop.wait_for(|stopping| *stopping), if !self.jobs.is_closed() => self.jobs.close(),
+                    () = stopping(&mut stop), if !self.jobs.is_closed() => self.jobs.close(),
                     () = tokio::time::sleep(Duration::from_secs(1)), if self.session.is_none() => {
                         self.ensure_session().await;
                     }
@@ -477,6 +477,12 @@ impl Append {
         let events = self.streams.iter().flat_map(|stream| &stream.events);
         events.fold((0, 0), |(count, bytes), event| (count + 1, bytes + event.payload.len()))
     }
+}
+
+/// Ends when `stop` turns true or nobody can turn it any more.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    // An error says that the other end is gone, which is the second case.
+    let _ = stop.wait_for(|stopping| *stopping).await;
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]

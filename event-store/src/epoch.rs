@@ -36,7 +36,11 @@ impl Epoch {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn is_past(client: &impl GenericClient, name: &str, position: i64) -> Result<bool, tokio_postgres::Error> {
+    pub async fn is_past(
+        client: &impl GenericClient,
+        name: &str,
+        position: i64,
+    ) -> Result<bool, tokio_postgres::Error> {
         const SQL: &str = "-- event_store::epoch::is_past
             SELECT NOT EXISTS (SELECT FROM log.epochs AS later WHERE later.number > e.number AND later.first_position <= $2)
             FROM log.epochs AS e WHERE e.name = $1";

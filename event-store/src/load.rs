@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use domain::Record;
+use domain::{Record, RecordEvent as _};
 use futures_util::join;
 use service_kit::postgres::Database;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
 
@@ -122,28 +123,40 @@ impl Loader {
     /// # Errors
     /// If the database is away or what it holds cannot be read.
     pub async fn load<R: Record>(&self, tenant: Uuid, aggregate: Uuid) -> Result<Loaded<R>, LoadError> {
+        let raw = self.raw::<R>(tenant, aggregate).await?;
+        self.fold(tenant, aggregate, &raw)
+    }
+
+    /// The events of one record with their sequences, opened.
+    ///
+    /// # Errors
+    /// If the database is away or what it holds cannot be read.
+    pub async fn history<R: Record>(&self, tenant: Uuid, aggregate: Uuid) -> Result<Vec<(i64, R::Event)>, LoadError> {
+        let raw = self.raw::<R>(tenant, aggregate).await?;
+        let key = self.key(tenant, aggregate, &raw)?;
+        raw.events.iter().map(|row| Ok((row.get(1), read::<R>(tenant, aggregate, row, key.as_ref())?))).collect()
+    }
+
+    async fn raw<R: Record>(&self, tenant: Uuid, aggregate: Uuid) -> Result<Raw, LoadError> {
         let (reply, answer) = oneshot::channel();
         let request = Request { tenant, aggregate, aggregate_type: R::TYPE, personal: R::PERSONAL, reply };
         let gone = || LoadError::Unavailable("the loader has stopped".to_owned());
         self.queue.send(request).await.map_err(|_| gone())?;
-        let raw = answer.await.map_err(|_| gone())?.map_err(LoadError::Unavailable)?;
-        self.fold(tenant, aggregate, &raw)
+        answer.await.map_err(|_| gone())?.map_err(LoadError::Unavailable)
+    }
+
+    fn key(&self, tenant: Uuid, person: Uuid, raw: &Raw) -> Result<Option<PersonKeyState>, KeyError> {
+        let row = raw.key.as_ref();
+        row.map(|row| seal::key_state(&self.keyring, tenant, person, row.get(1), row.get(2), row.get(3))).transpose()
     }
 
     fn fold<R: Record>(&self, tenant: Uuid, aggregate: Uuid, raw: &Raw) -> Result<Loaded<R>, LoadError> {
-        let key = match &raw.key {
-            None => None,
-            Some(row) => Some(seal::key_state(&self.keyring, tenant, aggregate, row.get(1), row.get(2), row.get(3))?),
-        };
+        let key = self.key(tenant, aggregate, raw)?;
         let mut state = R::default();
         let (mut version, mut position) = (0, 0);
         for row in &raw.events {
-            position = row.get(2);
-            version = row.get(1);
-            let mut event = R::Event::from_stored(row.get(4), row.get(5), row.get::<_, JsonText<'_>>(6).0)
-                .map_err(|source| ReadEventError::Stored { position, source })?;
-            seal::open(&mut event, tenant, aggregate, row.get(3), position, key.as_ref())?;
-            state.evolve(&event);
+            (version, position) = (row.get(1), row.get(2));
+            state.evolve(&read::<R>(tenant, aggregate, row, key.as_ref())?);
         }
         let key = match key {
             Some(PersonKeyState::Held(key)) => Some(PersonKeyHeld(key)),
@@ -153,7 +166,18 @@ impl Loader {
     }
 }
 
-use domain::RecordEvent as _;
+fn read<R: Record>(
+    tenant: Uuid,
+    aggregate: Uuid,
+    row: &Row,
+    key: Option<&PersonKeyState>,
+) -> Result<R::Event, ReadEventError> {
+    let position = row.get(2);
+    let mut event = R::Event::from_stored(row.get(4), row.get(5), row.get::<_, JsonText<'_>>(6).0)
+        .map_err(|source| ReadEventError::Stored { position, source })?;
+    seal::open(&mut event, tenant, aggregate, row.get(3), position, key)?;
+    Ok(event)
+}
 
 struct Task {
     database: Database,
@@ -176,11 +200,13 @@ impl Task {
             if received == 0 {
                 return;
             }
-            metrics::histogram!("prospectus_load_batch_size").record(f64::from(u32::try_from(received).unwrap_or(u32::MAX)));
+            metrics::histogram!("prospectus_load_batch_size")
+                .record(f64::from(u32::try_from(received).unwrap_or(u32::MAX)));
             // One query per type of record: the type is a parameter, so that an id of another type is no record of this one.
             while let Some(first) = batch.first() {
                 let aggregate_type = first.aggregate_type;
-                let (same, others) = batch.drain(..).partition(|request: &Request| request.aggregate_type == aggregate_type);
+                let (same, others) =
+                    batch.drain(..).partition(|request: &Request| request.aggregate_type == aggregate_type);
                 batch = others;
                 self.answer(same).await;
             }
@@ -220,11 +246,16 @@ impl Task {
         let personal = requests.first().is_some_and(|request| request.personal);
         let aggregate_type = requests.first().map_or("", |request| request.aggregate_type);
         // The epoch first: an epoch that begins in between makes what follows look older than it is, never newer.
+        let parameters: [&(dyn ToSql + Sync); 3] = [&tenants, &aggregates, &aggregate_type];
         let (epoch, events, keys) = join!(
             session.client.query_opt(&session.epoch, &[]),
-            session.client.query(&session.events, &[&tenants, &aggregates, &aggregate_type]),
+            session.client.query(&session.events, &parameters),
             async {
-                if personal { session.client.query(&session.keys, &[&tenants, &aggregates]).await } else { Ok(Vec::new()) }
+                if personal {
+                    session.client.query(&session.keys, &[&tenants, &aggregates]).await
+                } else {
+                    Ok(Vec::new())
+                }
             },
         );
         let epoch: Arc<str> = epoch?.map_or_else(|| "".into(), |row| row.get::<_, &str>(0).into());

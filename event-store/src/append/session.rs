@@ -108,6 +108,22 @@ pub(super) enum Failure {
     Rejected(String),
 }
 
+/// Why the appender has no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// The server said no, or is away.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// The server brings back a past that was left: what was acknowledged since would be lost in silence.
+    #[error("the server's log is in epoch {found}, older than {seen}, which was seen before")]
+    OlderEpoch {
+        /// The server's newest epoch.
+        found: Arc<str>,
+        /// The newest epoch seen by this process.
+        seen: Arc<str>,
+    },
+}
+
 /// What one batch did.
 pub(super) struct Written {
     /// For each command.
@@ -144,7 +160,7 @@ struct Statements {
 
 impl Session {
     /// Connects and names the epoch, writing a new one if this server's life of the log has none. Gives the log's head.
-    pub(super) async fn open(database: &Database, seen: Option<&Epoch>) -> Result<(Self, i64), anyhow::Error> {
+    pub(super) async fn open(database: &Database, seen: Option<&Epoch>) -> Result<(Self, i64), OpenError> {
         let (client, mut connection) = database.connect().await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&warnings);
@@ -165,7 +181,7 @@ impl Session {
         if let Some(seen) = seen
             && epoch.number < seen.number
         {
-            anyhow::bail!("the server's log is in epoch {}, older than {}, which was seen before", epoch.name, seen.name);
+            return Err(OpenError::OlderEpoch { found: epoch.name, seen: seen.name.clone() });
         }
         let statements = Statements {
             head: client.prepare(HEAD).await?,
@@ -256,9 +272,12 @@ impl Session {
         let mut verdicts: Vec<Verdict> = jobs
             .iter()
             .map(|job| {
-                if let Some((hmac, answer)) = job.append.receipt.as_ref().and_then(|receipt| {
-                    receipts.get(&(job.append.tenant_id, receipt.key.as_str()))
-                }) {
+                if let Some((hmac, answer)) = job
+                    .append
+                    .receipt
+                    .as_ref()
+                    .and_then(|receipt| receipts.get(&(job.append.tenant_id, receipt.key.as_str())))
+                {
                     let same = job.append.receipt.as_ref().is_some_and(|receipt| receipt.request_hmac == hmac[..]);
                     return if same { Verdict::There(answer.clone()) } else { Verdict::Refuse(Refused::KeyReused) };
                 }
@@ -271,7 +290,7 @@ impl Session {
                     if stream.events.first().is_some_and(|first| first.event_id == *event) {
                         // An append whose answer was lost: all of it is there. The answer points to the first record.
                         let first = &job.append.streams[0];
-                        let (_, position) = events.get(&first.aggregate_id).unwrap_or(&(*event, *position));
+                        let position = events.get(&first.aggregate_id).map_or(*position, |(_, position)| *position);
                         return Verdict::There(job.append.answered(position + len(&first.events) - 1, &epoch, deleted));
                     }
                     return Verdict::Refuse(Refused::Conflict);
@@ -295,13 +314,12 @@ impl Session {
             }
         }
         // What was found may stand only locally so far: it is told after a commit of our own that wrote WAL.
-        let confirm = rows.events.tenant.is_empty() && verdicts.iter().any(|verdict| matches!(verdict, Verdict::There(_)));
+        let confirm =
+            rows.events.tenant.is_empty() && verdicts.iter().any(|verdict| matches!(verdict, Verdict::There(_)));
         let (wrote, receipts, confirmed, committed) = join!(
             self.insert(&rows),
             self.insert_receipts(jobs, &verdicts),
-            async {
-                if confirm { self.client.execute(&self.statements.confirm, &[]).await } else { Ok(0) }
-            },
+            async { if confirm { self.client.execute(&self.statements.confirm, &[]).await } else { Ok(0) } },
             self.client.batch_execute("COMMIT"),
         );
         wrote.and(receipts).and(confirmed).map_err(|error| failure(&error))?;
@@ -365,9 +383,7 @@ impl Session {
                 if k.tenant.is_empty() {
                     return Ok(0);
                 }
-                self.client
-                    .execute(&statements.insert_keys, &[&k.tenant, &k.person, &k.wrapping_key, &k.wrapped])
-                    .await
+                self.client.execute(&statements.insert_keys, &[&k.tenant, &k.person, &k.wrapping_key, &k.wrapped]).await
             },
             // Released before taken: a record may hand a claim from one of its places to another in one command.
             self.keyed(&statements.release, &rows.release),
@@ -382,9 +398,7 @@ impl Session {
         if columns.is_empty() {
             return Ok(0);
         }
-        self.client
-            .execute(statement, &[&columns.tenant, &columns.kind, &columns.key, &columns.aggregate])
-            .await
+        self.client.execute(statement, &[&columns.tenant, &columns.kind, &columns.key, &columns.aggregate]).await
     }
 
     /// For each new record that takes a claim which a deleted one had: (new record, deleted one).
@@ -431,7 +445,9 @@ impl Session {
         let mut wanted = Vec::new();
         for append in jobs.iter().map(|job| &job.append) {
             let take = append.take.iter().filter(|_| care == Care::All);
-            wanted.extend(append.require.iter().chain(take).map(|claim| (append.tenant_id, claim.kind, claim.key.as_str())));
+            wanted.extend(
+                append.require.iter().chain(take).map(|claim| (append.tenant_id, claim.kind, claim.key.as_str())),
+            );
         }
         if wanted.is_empty() {
             return Ok(Holders::new());

@@ -1,0 +1,58 @@
+//! What the command service is configured with.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use event_store::Keyring;
+use service_kit::config::{CommonArgs, Secret};
+
+/// Takes commands over HTTP and appends them to the log; publishes the log over NATS.
+#[derive(Debug, clap::Parser)]
+#[command(version, mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080")))]
+pub struct Config {
+    /// What every service has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The primary, as role `prospectus_appender`: postgres://role:password@host:port/database
+    #[arg(long, env = "PROSPECTUS_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+    /// The primary, as role `prospectus_relay`; without it this process publishes nothing.
+    #[arg(long, env = "PROSPECTUS_RELAY_DATABASE_URL", hide_env_values = true)]
+    pub relay_database_url: Option<Secret>,
+    /// NATS with JetStream, for the relay.
+    #[arg(long, env = "PROSPECTUS_NATS_URL", hide_env_values = true)]
+    pub nats_url: Option<Secret>,
+    /// The key file; see ARCHITECTURE.md for its form.
+    #[arg(long, env = "PROSPECTUS_KEYRING_FILE")]
+    pub keyring_file: Option<PathBuf>,
+    /// The text of the key file, instead of a file.
+    #[arg(long, env = "PROSPECTUS_KEYRING", hide_env_values = true)]
+    pub keyring: Option<Secret>,
+    /// How long one command may take until it is given up, in seconds.
+    #[arg(long, env = "PROSPECTUS_COMMAND_DEADLINE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub command_deadline_seconds: u64,
+    /// Memory for records used lately, in MiB: two thirds for companies, one third for prospects.
+    #[arg(long, env = "PROSPECTUS_CACHE_MIB", default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub cache_mib: u64,
+    /// How many of the newest events the relay puts into an empty stream.
+    #[arg(long, env = "PROSPECTUS_REFILL_EVENTS", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub refill_events: i64,
+}
+
+impl Config {
+    /// The keys.
+    ///
+    /// # Errors
+    /// If neither file nor text is given, or the keys are not of their form.
+    pub fn keyring(&self) -> anyhow::Result<Keyring> {
+        let text = match (&self.keyring_file, &self.keyring) {
+            (Some(path), _) => std::fs::read_to_string(path)
+                .with_context(|| format!("the key file {} cannot be read", path.display()))?,
+            (None, Some(text)) => text.expose().to_owned(),
+            (None, None) => anyhow::bail!(
+                "set PROSPECTUS_KEYRING_FILE or PROSPECTUS_KEYRING: personal data is sealed with its keys"
+            ),
+        };
+        Ok(Keyring::parse(&text)?)
+    }
+}

@@ -1,0 +1,114 @@
+//! The one mapping from what can go wrong with a command to what the client is told.
+
+use domain::{CompanyError, FieldErrors, ProspectError};
+use event_store::append::Refused;
+use event_store::executor::ExecuteError;
+use service_kit::problem::{Code, FieldProblem, Problem};
+use uuid::Uuid;
+
+/// How long a client should wait before it asks an overloaded or stopping service again, in seconds.
+const RETRY_SECONDS: u32 = 1;
+
+/// All wrong fields of a request.
+pub fn field_errors(FieldErrors(errors): FieldErrors) -> Problem {
+    let errors: Vec<FieldProblem> = errors
+        .into_iter()
+        .map(|error| FieldProblem { pointer: error.pointer, code: error.code.to_owned(), detail: error.detail })
+        .collect();
+    let count = errors.len();
+    let detail = if count == 1 { "one field is wrong".to_owned() } else { format!("{count} fields are wrong") };
+    Problem::new(Code::InvalidFields, detail).errors(errors)
+}
+
+/// Why a company refuses.
+pub fn company_error(error: CompanyError) -> Problem {
+    match error {
+        CompanyError::NotFound => Problem::not_found(),
+        CompanyError::SocialMediaNotFound => Problem::new(Code::NotFound, "the company has no such social media entry"),
+        CompanyError::Deleted => deleted("company"),
+        CompanyError::AlreadyRegistered => Problem::new(Code::Conflict, "the company is registered already"),
+        CompanyError::Fields(errors) => field_errors(errors),
+    }
+}
+
+/// Why a prospect refuses.
+pub fn prospect_error(error: ProspectError) -> Problem {
+    match error {
+        ProspectError::NotFound => Problem::not_found(),
+        ProspectError::Deleted => deleted("prospect"),
+        ProspectError::AlreadyRegistered => Problem::new(Code::Conflict, "the prospect is registered already"),
+        ProspectError::Fields(errors) => field_errors(errors),
+    }
+}
+
+fn deleted(what: &str) -> Problem {
+    Problem::new(Code::Deleted, format!("the {what} is deleted; restore it first"))
+}
+
+/// Why a command was not carried out. `of_record` says why the record refuses.
+pub fn not_carried_out<E: std::error::Error>(error: ExecuteError<E>, of_record: impl Fn(E) -> Problem) -> Problem {
+    match error {
+        ExecuteError::Domain(error) => of_record(error),
+        ExecuteError::Precondition(version) => Problem::new(
+            Code::PreconditionFailed,
+            format!("the record is at version {version}; read it and decide again"),
+        )
+        .member("version", version),
+        ExecuteError::Refused(refused) => refusal(&refused),
+        ExecuteError::Load(event_store::load::LoadError::Unavailable(_)) => unavailable(),
+        ExecuteError::Load(error) => broken(&error),
+        ExecuteError::Key(error) => broken(&error),
+    }
+}
+
+fn refusal(refused: &Refused) -> Problem {
+    match refused {
+        Refused::ClaimTaken { kind, holder } => claim_taken(kind, *holder),
+        Refused::ClaimMissing { aggregate_id, .. } => {
+            let detail = format!("there is no live company {aggregate_id}");
+            let error = FieldProblem {
+                pointer: "/company_id".to_owned(),
+                code: "no_such_company".to_owned(),
+                detail: "must be the id of a company that is there and not deleted".to_owned(),
+            };
+            Problem::new(Code::InvalidFields, detail).errors(vec![error])
+        }
+        Refused::KeyReused => Problem::new(
+            Code::IdempotencyKeyReused,
+            "this Idempotency-Key was used with another request; take a new one",
+        ),
+        Refused::Conflict | Refused::NoReceipt | Refused::Overloaded => {
+            Problem::new(Code::Overloaded, "too many commands are waiting; nothing was changed, try again")
+                .retry_after(RETRY_SECONDS)
+        }
+        Refused::Stopping => Problem::new(Code::Overloaded, "the service is stopping; nothing was changed, try again")
+            .retry_after(RETRY_SECONDS),
+        Refused::Unavailable => unavailable(),
+        Refused::OutcomeUnknown => Problem::new(
+            Code::OutcomeUnknown,
+            "the database did not say whether the command was carried out; send it again with the same Idempotency-Key",
+        )
+        .retry_after(RETRY_SECONDS),
+        Refused::Broken(_) => Problem::internal(),
+    }
+}
+
+fn claim_taken(kind: &str, holder: Uuid) -> Problem {
+    let what = match kind {
+        "domain" => "domain",
+        "company_ref" | "prospect_ref" => "external reference",
+        _ => "value",
+    };
+    Problem::new(Code::ClaimTaken, format!("the {what} belongs to {holder}")).member("claimed_by", holder.to_string())
+}
+
+fn unavailable() -> Problem {
+    Problem::new(Code::DatabaseUnavailable, "the database cannot be reached; nothing was changed, try again")
+        .retry_after(RETRY_SECONDS)
+}
+
+/// What only we can mend: logged here, where it is handled, and not told.
+fn broken(error: &dyn std::error::Error) -> Problem {
+    tracing::error!(%error, "a command met something broken");
+    Problem::internal()
+}

@@ -1,0 +1,154 @@
+//! What the OpenAPI document says of the fields: made from the domain's own tables, so that it cannot differ from what is checked.
+
+use std::borrow::Cow;
+
+use domain::{Field, JsonType};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, SecurityRequirement};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+/// The document without its paths, which come with the routes.
+pub(super) fn description() -> OpenApi {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key: pk_….…")).build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Prospectus: commands")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some("Changes companies and prospects. Reads are the query service's."))
+                .build(),
+        )
+        .components(Some(ComponentsBuilder::new().security_scheme("api_key", SecurityScheme::Http(bearer)).build()))
+        .security(Some([SecurityRequirement::new("api_key", Vec::<String>::new())]))
+        .build()
+}
+
+/// Headers that every command takes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only describes headers, which are read by name")]
+pub(super) struct CommandHeaders {
+    /// At most 255 characters: sent again with the same request it gives the first answer, for seven days.
+    #[param(rename = "Idempotency-Key")]
+    idempotency_key: Option<String>,
+    /// The version in quotes that is to be changed; another one is answered 412.
+    #[param(rename = "If-Match")]
+    if_match: Option<String>,
+    /// Which system the data comes from; in the history of every event.
+    #[param(rename = "Prospectus-Source")]
+    source: Option<String>,
+    /// What belongs together across requests; in the history of every event.
+    #[param(rename = "X-Correlation-Id")]
+    correlation_id: Option<String>,
+    /// What this is a consequence of; in the history of every event.
+    #[param(rename = "X-Causation-Id")]
+    causation_id: Option<String>,
+}
+
+/// The answer to every change.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes event_store::Answer")]
+pub(super) struct AnswerBody {
+    /// The record.
+    id: uuid::Uuid,
+    /// Its version after the change.
+    version: i64,
+    /// Position of its last event in the log; give it to a read as `Prospectus-Min-Position`.
+    position: i64,
+    /// Which life of the log the position belongs to.
+    epoch: String,
+}
+
+/// A company's fields, from the domain's table.
+pub(super) struct CompanyFields;
+/// A prospect's fields, from the domain's table.
+pub(super) struct ProspectFields;
+/// A page on social media.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what domain::company::AddSocialMedia parses")]
+pub(super) struct SocialMediaFields {
+    /// `LinkedIn`, X, …
+    #[schema(max_length = 100)]
+    platform: String,
+    /// Its address.
+    #[schema(max_length = 2048, format = "uri")]
+    url: String,
+}
+/// Whom a prospect works for.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what domain::prospect::AssignProspect parses")]
+pub(super) struct AssignFields {
+    /// A live company, or null.
+    company_id: Option<uuid::Uuid>,
+}
+
+macro_rules! schema_of_fields {
+    ($name:ident, $fields:path) => {
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                object_of($fields())
+            }
+        }
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    };
+}
+schema_of_fields!(CompanyFields, domain::company::fields);
+schema_of_fields!(ProspectFields, domain::prospect::fields);
+
+fn object_of(fields: impl Iterator<Item = &'static Field>) -> RefOr<Schema> {
+    let object = fields.fold(ObjectBuilder::new(), |object, field| object.property(field.name, schema_of(field)));
+    RefOr::T(object.additional_properties(Some(AdditionalProperties::FreeForm(false))).build().into())
+}
+
+fn schema_of(field: &Field) -> RefOr<Schema> {
+    let schema = &field.schema;
+    let list = |items: ObjectBuilder| {
+        RefOr::T(
+            ArrayBuilder::new()
+                .items(items)
+                .description(Some(field.description))
+                .max_items(schema.max_items)
+                .build()
+                .into(),
+        )
+    };
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    match schema.json_type {
+        JsonType::String | JsonType::Integer => {
+            let json_type = if schema.json_type == JsonType::String { Type::String } else { Type::Integer };
+            let mut object = ObjectBuilder::new()
+                .schema_type(SchemaType::from_iter([json_type, Type::Null]))
+                .description(Some(field.description))
+                .max_length(schema.max_length)
+                .minimum(schema.minimum.map(number))
+                .maximum(schema.maximum.map(number));
+            if let Some(format) = schema.format {
+                let known = if format == "uuid" {
+                    SchemaFormat::KnownFormat(KnownFormat::Uuid)
+                } else {
+                    SchemaFormat::Custom(format.to_owned())
+                };
+                object = object.format(Some(known));
+            }
+            RefOr::T(object.build().into())
+        }
+        JsonType::Attributes => {
+            let object = ObjectBuilder::new().description(Some(field.description));
+            RefOr::T(object.additional_properties(Some(AdditionalProperties::FreeForm(true))).build().into())
+        }
+        JsonType::Strings => list(text()),
+        JsonType::ExternalRefs => list(ObjectBuilder::new().property("source", text()).property("id", text())),
+        JsonType::SocialMedia => list(ObjectBuilder::new().property("platform", text()).property("url", text())),
+    }
+}
+
+fn number(bound: i64) -> utoipa::Number {
+    utoipa::Number::Int(isize::try_from(bound).unwrap_or(isize::MAX))
+}

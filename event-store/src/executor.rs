@@ -1,0 +1,337 @@
+//! Carrying a command out: load the record, let it decide, append what it decided, and try again if the record changed meanwhile.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use domain::{Context, Record, RecordEvent, claim};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::append::{Append, KeyedValue, NewEvent, Refused, StreamAppend};
+use crate::keyring::KeyError;
+use crate::load::{LoadError, Loaded, PersonKeyHeld};
+use crate::receipt::{Answer, NewReceipt};
+use crate::store::Store;
+
+/// Attempts when a record changes between loading and appending.
+const ATTEMPTS: usize = 20;
+/// What one kept record takes beside its state, in bytes.
+const ENTRY_BYTES: u64 = 200;
+
+/// One command's surroundings.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose record; from the authenticated key.
+    pub tenant_id: Uuid,
+    /// Metadata of the events.
+    pub metadata: crate::event::Metadata,
+    /// The receipt to leave, where the client sent an idempotency key.
+    pub receipt: Option<NewReceipt>,
+    /// The version that the client wants to change.
+    pub if_match: Option<i64>,
+    /// After this the command is given up.
+    pub deadline: Instant,
+    /// Wait for a place in a full queue instead of being refused.
+    pub patient: bool,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError<E: std::error::Error> {
+    /// A rule of the record forbids it.
+    #[error(transparent)]
+    Domain(E),
+    /// The record is at another version than the client wants to change.
+    #[error("the record is at version {0}")]
+    Precondition(i64),
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(Refused),
+    /// The record cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A key cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Carries out the commands of one sort of record; keeps the records used lately in memory.
+pub struct Executor<R: Record> {
+    store: Store,
+    kept: Cache<(Uuid, Uuid), Arc<Loaded<R>>, Weight>,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl<R: Record> Weighter<(Uuid, Uuid), Arc<Loaded<R>>> for Weight {
+    fn weight(&self, _: &(Uuid, Uuid), kept: &Arc<Loaded<R>>) -> u64 {
+        kept.state.weight_bytes() as u64 + ENTRY_BYTES
+    }
+}
+
+/// What a decision led to, ready to be appended.
+struct Decided<R: Record> {
+    append: Append,
+    state: R,
+    key: Option<PersonKeyHeld>,
+}
+
+impl<R: Record> Executor<R> {
+    /// An executor that keeps at most `cache_bytes` of records.
+    pub fn new(store: Store, cache_bytes: u64) -> Self {
+        let expected = usize::try_from(cache_bytes / 1_500).unwrap_or(usize::MAX).max(16);
+        Self { store, kept: Cache::with_weighter(expected, cache_bytes, Weight) }
+    }
+
+    /// Carries a command out on record `id`; `details` makes what the answer tells beside version and position.
+    ///
+    /// # Errors
+    /// Why it was not carried out. With [`Refused::OutcomeUnknown`] it may have been.
+    pub async fn execute(
+        &self,
+        id: Uuid,
+        command: R::Command,
+        request: &Request,
+        details: impl Fn(&[R::Event]) -> Map<String, Value>,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        let result = self.attempt(id, command, request, details).await;
+        match result {
+            // A command that was carried out before may be refused now; its receipt has the first answer.
+            Err(error @ (ExecuteError::Domain(_) | ExecuteError::Precondition(_))) if request.receipt.is_some() => {
+                match self.store.appender().receipt(empty_append(id, request)).await {
+                    Ok(answer) => Ok(answer),
+                    Err(Refused::NoReceipt) => Err(error),
+                    Err(refused) => Err(ExecuteError::Refused(refused)),
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        id: Uuid,
+        command: R::Command,
+        request: &Request,
+        details: impl Fn(&[R::Event]) -> Map<String, Value>,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        let place = (request.tenant_id, id);
+        // Ids of one command stay the same through its attempts, so that an event is never in the log twice.
+        let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
+        let epoch = self.store.epoch();
+        let mut kept = self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch));
+        for _ in 0..ATTEMPTS {
+            let from_memory = kept.is_some();
+            let loaded = match kept.take() {
+                Some(loaded) => loaded,
+                None => Arc::new(self.store.loader().load::<R>(request.tenant_id, id).await?),
+            };
+            match self.decide(id, &loaded, command.clone(), request, &context, &details) {
+                // What rests on a kept state is said only after a fresh load has confirmed it.
+                Ok(Decided { append, .. }) if append.streams.is_empty() && from_memory => {}
+                Err(ExecuteError::Domain(_) | ExecuteError::Precondition(_)) if from_memory => {}
+                Ok(Decided { append, .. }) if append.streams.is_empty() && append.receipt.is_none() => {
+                    self.kept.insert(place, loaded);
+                    return Ok(append.answer);
+                }
+                Ok(decided) => match self.append(place, decided, request).await {
+                    Err(Refused::Conflict) => {
+                        metrics::counter!("prospectus_command_conflicts_total").increment(1);
+                        self.kept.remove(&place);
+                    }
+                    Err(refused) => {
+                        self.kept.remove(&place);
+                        return Err(ExecuteError::Refused(refused));
+                    }
+                    Ok(answer) => return Ok(answer),
+                },
+                Err(error) => {
+                    if loaded.version > 0 {
+                        self.kept.insert(place, loaded);
+                    }
+                    return Err(error);
+                }
+            }
+            // A conflict with a command of this process has left the newer state in memory.
+            kept = if from_memory { None } else { self.kept.get(&place).filter(|kept| kept.version > loaded.version) };
+        }
+        Err(ExecuteError::Refused(Refused::Overloaded))
+    }
+
+    /// Carries out the command that makes a new record with the fresh id `id`: nothing is loaded.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`].
+    pub async fn create(
+        &self,
+        id: Uuid,
+        command: R::Command,
+        request: &Request,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
+        let nothing = Loaded { state: R::default(), version: 0, position: 0, epoch: "".into(), key: None };
+        let decided = self.decide(id, &nothing, command, request, &context, &|_| Map::new())?;
+        self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
+    }
+
+    async fn append(&self, place: (Uuid, Uuid), decided: Decided<R>, request: &Request) -> Result<Answer, Refused> {
+        let Decided { append, state, key } = decided;
+        let written = !append.streams.is_empty();
+        let appender = self.store.appender();
+        let answer =
+            if request.patient { appender.append_patiently(append).await } else { appender.append(append).await }?;
+        // A receipt's answer speaks of the record as it was then.
+        if written && answer.id == place.1 {
+            let (version, position) = (answer.version, answer.position);
+            let loaded = Loaded { state, version, position, epoch: answer.epoch.as_str().into(), key };
+            self.kept.insert(place, Arc::new(loaded));
+        }
+        Ok(answer)
+    }
+
+    fn decide(
+        &self,
+        id: Uuid,
+        loaded: &Loaded<R>,
+        command: R::Command,
+        request: &Request,
+        context: &Context,
+        details: &impl Fn(&[R::Event]) -> Map<String, Value>,
+    ) -> Result<Decided<R>, ExecuteError<R::Error>> {
+        if let Some(wanted) = request.if_match
+            && loaded.version > 0
+            && wanted != loaded.version
+        {
+            return Err(ExecuteError::Precondition(loaded.version));
+        }
+        let events = loaded.state.decide(command, context).map_err(ExecuteError::Domain)?;
+        let details = details(&events);
+        self.prepare(id, loaded, events, details, request)
+    }
+
+    /// Appends events that were decided on elsewhere, by cqrs-es's framework.
+    pub(crate) async fn append_decided(
+        &self,
+        id: Uuid,
+        loaded: &Loaded<R>,
+        events: Vec<R::Event>,
+        request: &Request,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        let decided = self.prepare(id, loaded, events, Map::new(), request)?;
+        self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
+    }
+
+    /// Claims, matches, keys and sealed events of what was decided.
+    fn prepare(
+        &self,
+        id: Uuid,
+        loaded: &Loaded<R>,
+        mut events: Vec<R::Event>,
+        details: Map<String, Value>,
+        request: &Request,
+    ) -> Result<Decided<R>, ExecuteError<R::Error>> {
+        let mut append = empty_append(id, request);
+        append.answer.version = loaded.version + i64::try_from(events.len()).expect("a command has few events");
+        append.answer.position = loaded.position;
+        append.answer.epoch = loaded.epoch.to_string();
+        append.answer.details = details;
+        if events.is_empty() {
+            return Ok(Decided { append, state: loaded.state.clone(), key: loaded.key.clone() });
+        }
+        let mut state = loaded.state.clone();
+        for event in &events {
+            state.evolve(event);
+        }
+        let keyring = self.store.keyring();
+        let value = |kind, key: &domain::ClaimKey| KeyedValue {
+            kind,
+            key: keyring.claim_key(request.tenant_id, kind, key),
+            aggregate_id: id,
+        };
+        let (before, after) = (loaded.state.claims(id), state.claims(id));
+        append.take = only_in(&after, &before).map(|claim| value(claim.kind, &claim.key)).collect();
+        append.release = only_in(&before, &after).map(|claim| value(claim.kind, &claim.key)).collect();
+        let (before, after) = (loaded.state.matches(id), state.matches(id));
+        append.match_add = only_in(&after, &before).map(|found| value(found.kind, &found.key)).collect();
+        append.match_remove = only_in(&before, &after).map(|found| value(found.kind, &found.key)).collect();
+        for claim in events.iter().filter_map(RecordEvent::requires) {
+            let mut required = value(claim.kind, &claim.key);
+            if claim.kind == claim::LIVE {
+                required.aggregate_id = required.key.parse().unwrap_or_default();
+            }
+            append.require.push(required);
+        }
+        let (key, new_key) = match &loaded.key {
+            Some(key) => (Some(key.clone()), None),
+            None if R::PERSONAL && loaded.version == 0 => {
+                let (key, wrapped) = keyring.new_person_key(request.tenant_id, id)?;
+                (Some(PersonKeyHeld(key)), Some(wrapped))
+            }
+            None => (None, None),
+        };
+        let mut new_events = Vec::with_capacity(events.len());
+        for event in &mut events {
+            let event_id = Uuid::now_v7();
+            if let Some(member) = event.personal_mut()
+                && let Some(json) = member.to_open_json()
+            {
+                // Without a key there is nowhere to put personal data: an erased person's record takes none.
+                let key = key.as_ref().ok_or(KeyError::NoKeyRow(id))?;
+                member.seal(key.0.seal(request.tenant_id, id, event_id, &json)?);
+            }
+            new_events.push(NewEvent {
+                event_id,
+                event_type: event.name(),
+                event_version: event.form(),
+                payload: event.payload(),
+            });
+        }
+        append.metadata = serde_json::to_string(&request.metadata).expect("metadata is a flat struct of strings");
+        append.epoch = (loaded.version > 0).then(|| Arc::clone(&loaded.epoch));
+        append.streams.push(StreamAppend {
+            aggregate_type: R::TYPE,
+            aggregate_id: id,
+            expected_version: loaded.version,
+            events: new_events,
+            new_key,
+        });
+        Ok(Decided { append, state, key })
+    }
+
+    /// Records kept in memory, and the bytes that they are reckoned to take.
+    pub fn kept(&self) -> (usize, u64) {
+        (self.kept.len(), self.kept.weight())
+    }
+
+    /// Forgets everything that is kept.
+    pub fn forget_all(&self) {
+        self.kept.clear();
+    }
+}
+
+/// An append that writes nothing but, where there is one, the receipt.
+fn empty_append(id: Uuid, request: &Request) -> Append {
+    Append {
+        tenant_id: request.tenant_id,
+        metadata: String::new(),
+        streams: Vec::new(),
+        take: Vec::new(),
+        release: Vec::new(),
+        require: Vec::new(),
+        match_add: Vec::new(),
+        match_remove: Vec::new(),
+        receipt: request.receipt.clone(),
+        answer: Answer { id, version: 0, position: 0, epoch: String::new(), details: Map::new() },
+        epoch: None,
+        deadline: request.deadline,
+    }
+}
+
+/// What is in `these`, sorted, and not in `those`, sorted.
+fn only_in<'a, T: Ord>(these: &'a [T], those: &'a [T]) -> impl Iterator<Item = &'a T> {
+    these.iter().filter(|item| those.binary_search(item).is_err())
+}
