@@ -1,0 +1,79 @@
+//! `prospectus tenants`.
+
+use serde_json::{Value, json};
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::output::Output;
+use crate::primary::{Primary, tenant_id};
+
+/// Tenants: each is a wall that no request crosses.
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example:\n  prospectus tenants create acme")]
+pub enum Command {
+    /// Makes a tenant.
+    #[command(after_help = "Example:\n  prospectus tenants create acme")]
+    Create {
+        /// Its name: lower-case letters, digits, `-`, `_`.
+        name: String,
+        /// Answers with the tenant that has the name already, if there is one, instead of failing.
+        #[arg(long)]
+        if_missing: bool,
+    },
+    /// Lists the tenants.
+    #[command(after_help = "Example:\n  prospectus tenants list --json")]
+    List,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a name is taken or not one, or the database fails.
+pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
+    match command {
+        Command::Create { name, if_missing } => create(name, *if_missing, primary).await,
+        Command::List => list(primary).await,
+    }
+}
+
+async fn create(name: &str, if_missing: bool, primary: &Primary) -> anyhow::Result<Output> {
+    const SQL: &str = "-- cli::tenants::create
+        INSERT INTO access.tenants (tenant_id, name) VALUES ($1 /* id */, $2 /* name */)";
+    let client = primary.connect_migrated().await?;
+    let new = Uuid::now_v7();
+    let id = match client.execute(SQL, &[&new, &name]).await {
+        Ok(_) => new,
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && if_missing => {
+            tenant_id(&client, name).await?
+        }
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            anyhow::bail!("there is a tenant {name:?} already")
+        }
+        Err(error) if error.code() == Some(&SqlState::CHECK_VIOLATION) => anyhow::bail!(
+            "{name:?} is no name for a tenant: up to 63 lower-case letters, digits, - and _, beginning with a letter or digit"
+        ),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Output::new(json!({"tenant_id": id, "name": name}), format!("tenant {name} has the id {id}\n")))
+}
+
+async fn list(primary: &Primary) -> anyhow::Result<Output> {
+    const SQL: &str = "-- cli::tenants::list
+        SELECT t.name, t.tenant_id,
+               to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+               (SELECT count(*) FROM access.api_keys AS k WHERE k.tenant_id = t.tenant_id AND k.revoked_at IS NULL)
+        FROM access.tenants AS t ORDER BY t.name";
+    let rows = primary.connect_migrated().await?.query(SQL, &[]).await?;
+    let rows: Vec<Vec<Value>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.get::<_, &str>(0).into(),
+                row.get::<_, Uuid>(1).to_string().into(),
+                row.get::<_, &str>(2).into(),
+                row.get::<_, i64>(3).into(),
+            ]
+        })
+        .collect();
+    Ok(Output::rows(&["name", "tenant_id", "created_at", "keys"], &rows))
+}

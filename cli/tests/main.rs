@@ -1,0 +1,6 @@
+//! `prospectus` as an operator runs it, against a real server.
+
+mod access;
+mod log;
+mod program;
+mod status;
