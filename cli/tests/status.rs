@@ -55,3 +55,76 @@ async fn what_cannot_be_reached_is_named() {
     let itself = prospectus(&database, &["status", "--json", "--replica-urls", &database.url()]).await;
     assert_eq!((itself.code, itself.json()["replicas"][0]["state"].as_str()), (0, Some("live")));
 }
+
+#[tokio::test]
+async fn the_relay_is_as_far_as_the_last_message_in_nats() {
+    let database = TestDatabase::new().await;
+    let nats = Nats::start().await;
+    let status =
+        async || prospectus(&database, &["status", "--json", "--nats-url", &nats.url, "--between-ms", "10"]).await;
+    assert_eq!(status().await.json()["relay"]["state"], "unreachable", "there is no stream yet");
+
+    let jetstream = async_nats::jetstream::new(async_nats::connect(&nats.url).await.expect("NATS"));
+    let stream = async_nats::jetstream::stream::Config {
+        name: "PROSPECTUS_EVENTS".to_owned(),
+        subjects: vec!["prospectus.events.>".to_owned()],
+        ..Default::default()
+    };
+    jetstream.create_stream(stream).await.expect("the stream");
+    assert_eq!(status().await.json()["relay"]["position"], 0, "an empty stream");
+
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Prospectus-Position", "1");
+    let published =
+        jetstream.publish_with_headers("prospectus.events.t.company.CompanyRegistered", headers, "{}".into());
+    published.await.expect("sent").await.expect("stored");
+    database.superuser().await.batch_execute(EVENT_OF_A_MINUTE_AGO).await.expect("an event");
+    let published = status().await.json();
+    assert_eq!(
+        (published["relay"]["position"].as_i64(), published["relay"]["state"].as_str()),
+        (Some(1), Some("live"))
+    );
+
+    let second = EVENT_OF_A_MINUTE_AGO.replacen("(1,", "(2,", 1);
+    database.superuser().await.batch_execute(&second).await.expect("another event");
+    let behind = status().await.json();
+    assert_eq!((behind["relay"]["lag_events"].as_i64(), behind["relay"]["state"].as_str()), (Some(1), Some("stuck")));
+}
+
+/// A NATS server of one test.
+struct Nats {
+    url: String,
+    process: std::process::Child,
+    directory: std::path::PathBuf,
+}
+
+impl Nats {
+    async fn start() -> Self {
+        let directory = std::env::temp_dir().join(format!("prospectus-cli-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).expect("a directory");
+        // Nothing listens on a port that was just given back, and the server takes it at once.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let process = std::process::Command::new("nats-server")
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+            .arg(&directory)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("nats-server is installed: `make setup`");
+        let nats = Self { url: format!("nats://127.0.0.1:{port}"), process, directory };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while async_nats::connect(&nats.url).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "NATS answers");
+            tokio::task::yield_now().await;
+        }
+        nats
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        // Where the server is gone already, or its directory, there is nothing left to do.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
