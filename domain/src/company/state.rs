@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{CompanyCommand, CompanyError, CompanyEvent, CompanyProfile};
-use crate::claim::{Claim, ClaimKey, Match};
+use crate::claim::{Claim, ClaimKey, LIVE, Match};
 use crate::record::{Context, Record};
 use crate::status::Status;
 use crate::value::{Attributes, Domain, ExternalRef, SocialMedia, company_name, phone_number};
@@ -113,7 +113,7 @@ impl Record for Company {
         let domains = self.domain.iter().chain(&self.additional_domains);
         let mut claims: Vec<_> = domains.map(|domain| claim("domain", domain.as_str().to_owned())).collect();
         claims.extend(self.external_refs.iter().map(|reference| claim("company_ref", reference.key())));
-        claims.push(claim("live", id.to_string()));
+        claims.push(claim(LIVE, id.to_string()));
         claims.sort_unstable();
         claims.dedup();
         claims

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{PersonalChanges, PersonalProfile, ProspectChanges, ProspectProfile};
-use crate::claim::{Claim, ClaimKey};
+use crate::claim::{Claim, ClaimKey, LIVE};
 use crate::events::events;
 use crate::personal::{Personal, PersonalMember};
 
@@ -70,7 +70,7 @@ impl ProspectEvent {
             Self::ProspectAssigned(assigned) => assigned.company_id,
             Self::ProspectProfileUpdated(_) | Self::ProspectDeleted(_) | Self::ProspectRestored(_) => None,
         };
-        company_id.map(|id| Claim { kind: "live", key: ClaimKey::Plain(id.to_string()) })
+        company_id.map(|id| Claim { kind: LIVE, key: ClaimKey::Plain(id.to_string()) })
     }
 
     fn personal_member(&mut self) -> Option<&mut dyn PersonalMember> {

@@ -67,6 +67,7 @@ const COMMON_NAMES: &[(&str, &str)] = &[
     ("UK", "GB"),
     ("United Kingdom", "GB"),
     ("United States", "US"),
+    ("US", "US"),
     ("US Virgin Islands", "VI"),
     ("USA", "US"),
     ("Vatican", "VA"),
