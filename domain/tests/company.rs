@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{codes, context};
 
 /// An event as the log holds it: its name and payload.
+#[expect(clippy::needless_pass_by_value, reason = "every caller makes the payload on the spot")]
 fn event(name: &str, payload: Value) -> CompanyEvent {
     CompanyEvent::from_stored(name, 1, &payload.to_string()).unwrap()
 }
@@ -24,7 +25,9 @@ fn acme() -> Vec<CompanyEvent> {
 
 fn company(events: Vec<CompanyEvent>) -> Company {
     let mut company = Company::default();
-    events.into_iter().for_each(|event| company.apply(event));
+    for event in events {
+        company.apply(event);
+    }
     company
 }
 

@@ -195,9 +195,10 @@ impl Model {
     /// The record after the request; none if it must be refused.
     fn after(&self, request: &Request, complete: &dyn Fn(&mut Map<String, Value>) -> bool) -> Option<Self> {
         let status = match (self.status, request) {
-            (Status::Unregistered, Request::Register(_)) | (Status::Live, Request::Update(_)) => Status::Live,
+            (Status::Unregistered, Request::Register(_))
+            | (Status::Live, Request::Update(_))
+            | (Status::Live | Status::Deleted, Request::Restore) => Status::Live,
             (Status::Live, Request::Delete) => Status::Deleted,
-            (Status::Live | Status::Deleted, Request::Restore) => Status::Live,
             _ => return None,
         };
         let mut fields = self.fields.clone();

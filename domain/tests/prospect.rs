@@ -13,6 +13,7 @@ use crate::{codes, context};
 
 const COMPANY: &str = "01900000-0000-7000-8000-00000000000a";
 
+#[expect(clippy::needless_pass_by_value, reason = "every caller makes the payload on the spot")]
 fn event(name: &str, payload: Value) -> ProspectEvent {
     ProspectEvent::from_stored(name, 1, &payload.to_string()).unwrap()
 }
@@ -24,7 +25,9 @@ fn ada() -> Vec<ProspectEvent> {
 
 fn prospect(events: Vec<ProspectEvent>) -> Prospect {
     let mut prospect = Prospect::default();
-    events.into_iter().for_each(|event| prospect.apply(event));
+    for event in events {
+        prospect.apply(event);
+    }
     prospect
 }
 

@@ -21,13 +21,12 @@ fn read<T: FieldValue + serde::Serialize>(value: impl Into<Value>) -> Result<Val
 fn check<T: FieldValue + serde::Serialize + serde::de::DeserializeOwned>(table: &[(&str, &str)]) {
     for (input, expected) in table {
         let found = read::<T>(*input);
-        match expected.strip_prefix('!') {
-            Some(code) => assert_eq!(found, Err(code), "{input:?}"),
-            None => {
-                assert_eq!(found, Ok(Value::from(*expected)), "{input:?}");
-                // What came out is a value itself: reading it again changes nothing.
-                assert_eq!(read::<T>(*expected), Ok(Value::from(*expected)), "{expected:?} again");
-            }
+        if let Some(code) = expected.strip_prefix('!') {
+            assert_eq!(found, Err(code), "{input:?}");
+        } else {
+            assert_eq!(found, Ok(Value::from(*expected)), "{input:?}");
+            // What came out is a value itself: reading it again changes nothing.
+            assert_eq!(read::<T>(*expected), Ok(Value::from(*expected)), "{expected:?} again");
         }
     }
     for wrong in [Value::from(true), Value::from(vec![1]), serde_json::json!({"a": 1})] {

@@ -81,6 +81,8 @@ impl Aggregate for Prospect {
 }
 
 impl Record for Prospect {
+    const PERSONAL: bool = true;
+
     fn decide(&self, command: ProspectCommand, _context: &Context) -> Result<Vec<ProspectEvent>, ProspectError> {
         super::decide::decide(self, command)
     }
