@@ -1,0 +1,8 @@
+//! The store on a real PostgreSQL: what it promises, under writers that disagree, lost answers and foreign transactions.
+
+mod appending;
+mod claims;
+mod cqrs;
+mod lost_answers;
+mod receipts;
+mod support;
