@@ -1,0 +1,468 @@
+//! The running stack: what it consists of, in which order it comes up and goes down, and how it is held off.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::account::Account;
+use crate::data::Data;
+use crate::error::StackError;
+use crate::installed::{self, Postgres};
+use crate::keep::{Keeper, Pids, Recipe, Wanted, signal_child};
+use crate::part::Part;
+use crate::{http, postgres};
+
+/// How long a service may take to be ready.
+const READY: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(15);
+
+/// Which ports the services get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// 8080, 8081, 8082, as in the documents.
+    Fixed,
+    /// Whatever is free.
+    Free,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it lives.
+    pub data_directory: PathBuf,
+    /// Which ports.
+    pub ports: Ports,
+    /// Streaming replicas.
+    pub replicas: u8,
+    /// Command services.
+    pub command_services: u8,
+    /// Only the primary, migrated.
+    pub postgres_only: bool,
+    /// What is not started, or, for the relay, left out.
+    pub without: Vec<Part>,
+    /// Whether the processes' output goes to our own, each line with its name in front.
+    pub echo: bool,
+    /// Variables for the services beside their own, to try other settings.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Options {
+    /// A throw-away stack on free ports in `data_directory`.
+    pub fn throw_away(data_directory: PathBuf) -> Self {
+        Self {
+            data_directory,
+            ports: Ports::Free,
+            replicas: 1,
+            command_services: 1,
+            postgres_only: false,
+            without: Vec::new(),
+            echo: false,
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// A running stack. Dropped without [`Stack::shutdown`] it is killed.
+pub struct Stack {
+    shared: Arc<Shared>,
+    parts: BTreeMap<Part, (watch::Sender<Wanted>, JoinHandle<()>)>,
+    relay: Arc<AtomicBool>,
+    options: Options,
+    account: Option<Account>,
+    postgres: Postgres,
+    pids: Pids,
+}
+
+struct Shared {
+    data: Data,
+    nats_server: Option<PathBuf>,
+}
+
+impl Stack {
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// What is missing, taken or refuses; what was started is taken down again.
+    pub async fn start(options: Options) -> Result<Self, StackError> {
+        let account = Account::unprivileged()?;
+        let mut data = Data::open(&options.data_directory, account).await?;
+        let postgres = Postgres::find(postgres::data_major(&data)).await?;
+        let nats_server = if options.postgres_only { None } else { Some(installed::nats_server()?) };
+        choose_ports(&mut data, &options)?;
+        data.save_ports()?;
+        let pids = Pids::new(data.path("pids.json"))?;
+        let relay = Arc::new(AtomicBool::new(!options.without.contains(&Part::Relay)));
+        let shared = Arc::new(Shared { data, nats_server });
+        let mut stack = Self { shared, parts: BTreeMap::new(), relay, options, account, postgres, pids };
+        match stack.bring_up().await {
+            Ok(()) => Ok(stack),
+            Err(error) => {
+                stack.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up(&mut self) -> Result<(), StackError> {
+        let port = self.port(Part::Primary);
+        postgres::make_primary(&self.postgres, &self.shared.data, self.account).await?;
+        self.keep(Part::Primary, true)?;
+        postgres::ready(&self.shared.data, Part::Primary, port, "postgres").await?;
+        postgres::set_up(&self.shared.data, port).await?;
+        if self.options.postgres_only {
+            return Ok(());
+        }
+        let mut order = vec![Part::Nats];
+        for number in 1..=self.options.replicas {
+            postgres::make_replica(&self.postgres, &self.shared.data, self.account, Part::Replica(number), port).await?;
+            order.push(Part::Replica(number));
+        }
+        order.extend((1..=self.options.command_services).map(Part::CommandService));
+        order.extend([Part::Projector, Part::QueryService]);
+        for part in &order {
+            let wanted = !self.options.without.contains(part);
+            self.keep(*part, wanted)?;
+        }
+        for part in order {
+            if !self.options.without.contains(&part) {
+                self.ready(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the keeper of a part.
+    fn keep(&mut self, part: Part, running: bool) -> Result<(), StackError> {
+        let (tell, wanted) = watch::channel(Wanted { running, round: 0 });
+        let keeper = Keeper {
+            part,
+            log: self.shared.data.log(part),
+            echo: self.options.echo,
+            pids: self.pids.clone(),
+            setpriv: installed::setpriv(),
+            recipe: self.recipe(part)?,
+        };
+        self.parts.insert(part, (tell, tokio::spawn(keeper.run(wanted))));
+        Ok(())
+    }
+
+    fn recipe(&self, part: Part) -> Result<Box<dyn Fn() -> Recipe + Send + Sync>, StackError> {
+        let shared = Arc::clone(&self.shared);
+        let (port, account) = (self.port(part), self.account);
+        if let Some(binary) = part.binary() {
+            let program = installed::service(binary)?;
+            let environment = self.service_environment(part);
+            let relay = Arc::clone(&self.relay);
+            let relay_url = postgres::role_url(&shared.data, "prospectus_relay", self.port(Part::Primary));
+            return Ok(Box::new(move || {
+                let mut environment = environment.clone();
+                if matches!(part, Part::CommandService(_)) && relay.load(Ordering::SeqCst) {
+                    environment.push(("PROSPECTUS_RELAY_DATABASE_URL".to_owned(), relay_url.clone()));
+                }
+                Recipe { words: vec![program.clone().into_os_string()], environment, account: None }
+            }));
+        }
+        if part == Part::Nats {
+            let program = shared.nats_server.clone().ok_or_else(|| StackError::Order("this stack has no NATS".to_owned()))?;
+            return Ok(Box::new(move || Recipe {
+                words: vec![
+                    program.clone().into_os_string(),
+                    "-a".into(),
+                    "127.0.0.1".into(),
+                    "-p".into(),
+                    port.to_string().into(),
+                    "-js".into(),
+                    "-sd".into(),
+                    shared.data.path("nats").into_os_string(),
+                ],
+                environment: Vec::new(),
+                account,
+            }));
+        }
+        let program = self.postgres.clone();
+        Ok(Box::new(move || Recipe {
+            words: postgres::command(&program, &shared.data, part, port),
+            environment: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
+            account,
+        }))
+    }
+
+    fn service_environment(&self, part: Part) -> Vec<(String, String)> {
+        let data = &self.shared.data;
+        let primary = self.port(Part::Primary);
+        let mut environment = vec![
+            ("PROSPECTUS_LISTEN".to_owned(), format!("127.0.0.1:{}", self.port(part))),
+            ("PROSPECTUS_KEYRING_FILE".to_owned(), data.path("keyring").display().to_string()),
+            ("PROSPECTUS_NATS_URL".to_owned(), self.nats_url()),
+        ];
+        let role = |role: &str| postgres::role_url(data, role, primary);
+        match part {
+            Part::CommandService(_) => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_appender"))),
+            Part::Projector => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_projector"))),
+            _ => {
+                let replicas = (1..=self.options.replicas)
+                    .map(|number| postgres::role_url(data, "prospectus_query", self.port(Part::Replica(number))));
+                let replicas: Vec<String> = replicas.collect();
+                environment.push(("PROSPECTUS_REPLICA_DATABASE_URLS".to_owned(), replicas.join(",")));
+            }
+        }
+        environment.extend(self.options.environment.iter().cloned());
+        environment
+    }
+
+    fn port(&self, part: Part) -> u16 {
+        self.shared.data.ports.get(&part.name()).copied().unwrap_or(0)
+    }
+
+    fn nats_url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port(Part::Nats))
+    }
+
+    /// The directory that it lives in.
+    pub fn data_directory(&self) -> &Path {
+        self.shared.data.root()
+    }
+
+    /// The address of a service, as `http://127.0.0.1:port`.
+    pub fn url(&self, part: Part) -> String {
+        format!("http://127.0.0.1:{}", self.port(part))
+    }
+
+    /// The API key of the tenant `demo`, role admin.
+    pub fn api_key(&self) -> &str {
+        &self.shared.data.api_key
+    }
+
+    /// A superuser's address of the primary or a replica.
+    pub fn superuser_url(&self, part: Part) -> String {
+        postgres::superuser_url(&self.shared.data, self.port(part))
+    }
+
+    /// A role's address of the primary or a replica.
+    pub fn role_url(&self, role: &str, part: Part) -> String {
+        postgres::role_url(&self.shared.data, role, self.port(part))
+    }
+
+    /// The log file of a process.
+    pub fn log(&self, part: Part) -> PathBuf {
+        self.shared.data.log(part)
+    }
+
+    /// The variables that a command inside the stack sees.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let data = &self.shared.data;
+        let passwords: Vec<String> =
+            data.role_passwords.iter().map(|(role, password)| format!("{role}={password}")).collect();
+        let mut variables = vec![
+            ("PROSPECTUS_PRIMARY_URL".to_owned(), self.superuser_url(Part::Primary)),
+            ("PROSPECTUS_DATA_DIR".to_owned(), data.root().display().to_string()),
+            ("PROSPECTUS_ROLE_PASSWORDS".to_owned(), passwords.join(",")),
+            ("PROSPECTUS_KEYRING_FILE".to_owned(), data.path("keyring").display().to_string()),
+            ("PROSPECTUS_API_KEY".to_owned(), self.api_key().to_owned()),
+        ];
+        if !self.options.postgres_only {
+            let list = |parts: Vec<String>| parts.join(",");
+            let commands = (1..=self.options.command_services).map(|number| self.url(Part::CommandService(number)));
+            let replicas = (1..=self.options.replicas).map(|number| self.superuser_url(Part::Replica(number)));
+            variables.extend([
+                ("PROSPECTUS_COMMAND_URL".to_owned(), self.url(Part::CommandService(1))),
+                ("PROSPECTUS_COMMAND_URLS".to_owned(), list(commands.collect())),
+                ("PROSPECTUS_QUERY_URL".to_owned(), self.url(Part::QueryService)),
+                ("PROSPECTUS_PROJECTOR_URL".to_owned(), self.url(Part::Projector)),
+                ("PROSPECTUS_REPLICA_URLS".to_owned(), list(replicas.collect())),
+                ("PROSPECTUS_NATS_URL".to_owned(), self.nats_url()),
+            ]);
+        }
+        variables
+    }
+
+    /// The process id of a part that runs.
+    pub fn pid(&self, part: Part) -> Option<u32> {
+        self.pids.get(part)
+    }
+
+    /// Kills a process outright (SIGKILL), as a crash would; the supervisor starts it again.
+    pub fn kill(&self, part: Part) {
+        signal_child(self.pid(part), Signal::KILL);
+    }
+
+    /// Stops a part in an orderly way and holds it off.
+    ///
+    /// # Errors
+    /// If the stack has no such part.
+    pub async fn stop(&self, part: Part) -> Result<(), StackError> {
+        if part == Part::Relay {
+            return self.switch_relay(false).await;
+        }
+        self.tell(part, |wanted| wanted.running = false)?;
+        self.wait_until(part, |pid| pid.is_none()).await
+    }
+
+    /// Starts a part that was held off, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If the stack has no such part, or it does not become ready.
+    pub async fn start_part(&self, part: Part) -> Result<(), StackError> {
+        if part == Part::Relay {
+            return self.switch_relay(true).await;
+        }
+        self.tell(part, |wanted| wanted.running = true)?;
+        self.ready(part).await
+    }
+
+    /// Stops NATS, removes all that it stored, and starts it again.
+    ///
+    /// # Errors
+    /// If it does not stop or start.
+    pub async fn wipe_nats(&self) -> Result<(), StackError> {
+        self.stop(Part::Nats).await?;
+        let directory = self.shared.data.path("nats");
+        std::fs::remove_dir_all(&directory).map_err(StackError::io("removing what NATS stored"))?;
+        std::fs::create_dir_all(&directory).map_err(StackError::io("making NATS's directory"))?;
+        if let Some(account) = self.account {
+            account.own(&directory)?;
+        }
+        self.start_part(Part::Nats).await
+    }
+
+    async fn switch_relay(&self, on: bool) -> Result<(), StackError> {
+        self.relay.store(on, Ordering::SeqCst);
+        for number in 1..=self.options.command_services {
+            let part = Part::CommandService(number);
+            let before = self.pid(part);
+            self.tell(part, |wanted| wanted.round += 1)?;
+            self.wait_until(part, |pid| pid.is_some() && pid != before).await?;
+            self.ready(part).await?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, part: Part, change: impl FnOnce(&mut Wanted)) -> Result<(), StackError> {
+        let (tell, _) = self.parts.get(&part).ok_or_else(|| StackError::Order(format!("this stack has no {part}")))?;
+        tell.send_modify(change);
+        Ok(())
+    }
+
+    async fn wait_until(&self, part: Part, is_so: impl Fn(Option<u32>) -> bool) -> Result<(), StackError> {
+        let started = Instant::now();
+        while !is_so(self.pid(part)) {
+            if started.elapsed() > READY {
+                return Err(self.not_ready(part, "its process did not do what it was told"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a part does its job.
+    ///
+    /// # Errors
+    /// With the end of its log, if it does not.
+    pub async fn ready(&self, part: Part) -> Result<(), StackError> {
+        let port = self.port(part);
+        match part {
+            Part::Primary | Part::Replica(_) => postgres::ready(&self.shared.data, part, port, "prospectus").await,
+            Part::Relay => Ok(()),
+            Part::Nats => {
+                let started = Instant::now();
+                while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                    if started.elapsed() > READY {
+                        return Err(self.not_ready(part, "nobody listens on its port"));
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok(())
+            }
+            Part::CommandService(_) | Part::Projector | Part::QueryService => {
+                let started = Instant::now();
+                loop {
+                    let reason = match http::call(port, "GET", "/readyz", None, None).await {
+                        Ok((200, _)) => return Ok(()),
+                        Ok((status, body)) => format!("/readyz answers {status}: {body}"),
+                        Err(error) => error.to_string(),
+                    };
+                    if started.elapsed() > READY {
+                        return Err(self.not_ready(part, &reason));
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    fn not_ready(&self, part: Part, reason: &str) -> StackError {
+        let tail = http::tail(&self.shared.data.log(part));
+        StackError::NotReady { part, waited: READY, reason: reason.to_owned(), tail }
+    }
+
+    /// Takes everything down in order: services, NATS, replicas, primary.
+    pub async fn shutdown(mut self) {
+        let rank = |part: &Part| match part {
+            Part::QueryService | Part::Projector | Part::CommandService(_) | Part::Relay => 0,
+            Part::Nats => 1,
+            Part::Replica(_) => 2,
+            Part::Primary => 3,
+        };
+        for step in 0..=3 {
+            let (now, later) = std::mem::take(&mut self.parts).into_iter().partition(|(part, _)| rank(part) == step);
+            self.parts = later;
+            let now: BTreeMap<Part, (watch::Sender<Wanted>, JoinHandle<()>)> = now;
+            let keepers: Vec<JoinHandle<()>> = now.into_values().map(|(_, keeper)| keeper).collect();
+            for keeper in keepers {
+                if let Err(error) = keeper.await {
+                    eprintln!("local-stack | a keeper broke: {error}");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        for (_, keeper) in self.parts.values() {
+            keeper.abort();
+        }
+    }
+}
+
+/// Gives every part its port: the one that it had, else the documents' one or a free one.
+fn choose_ports(data: &mut Data, options: &Options) -> Result<(), StackError> {
+    let mut parts = vec![Part::Primary, Part::Nats, Part::Projector, Part::QueryService];
+    parts.extend((1..=options.replicas).map(Part::Replica));
+    parts.extend((1..=options.command_services).map(Part::CommandService));
+    let mut held = Vec::new();
+    for part in parts {
+        let fixed = match (options.ports, part) {
+            (Ports::Fixed, Part::CommandService(1)) => Some(8080),
+            (Ports::Fixed, Part::QueryService) => Some(8081),
+            (Ports::Fixed, Part::Projector) => Some(8082),
+            _ => None,
+        };
+        let before = data.ports.get(&part.name()).copied();
+        let listener = match (fixed, before) {
+            (Some(port), _) => TcpListener::bind(("127.0.0.1", port)).map_err(|_| StackError::PortTaken { port, part })?,
+            (None, Some(port)) => match TcpListener::bind(("127.0.0.1", port)) {
+                Ok(listener) => listener,
+                Err(_) => free_port()?,
+            },
+            (None, None) => free_port()?,
+        };
+        let port = listener.local_addr().map_err(StackError::io("finding a free port"))?.port();
+        data.ports.insert(part.name(), port);
+        // Held until all are chosen, so that no two parts get the same.
+        held.push(listener);
+    }
+    Ok(())
+}
+
+fn free_port() -> Result<TcpListener, StackError> {
+    TcpListener::bind(("127.0.0.1", 0)).map_err(StackError::io("finding a free port"))
+}
