@@ -1,6 +1,7 @@
 //! Making and starting PostgreSQL's data directories, and what the project needs in the database.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -138,7 +139,11 @@ fn make_directory(directory: &Path, account: Option<Account>) -> Result<(), Stac
     if directory.exists() {
         fs::remove_dir_all(directory).map_err(StackError::io(format!("removing the unfinished {}", directory.display())))?;
     }
-    fs::create_dir_all(directory).map_err(StackError::io(format!("making {}", directory.display())))?;
+    // PostgreSQL takes a directory only if nobody else can read it.
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(directory)
+        .map_err(StackError::io(format!("making {}", directory.display())))?;
     account.map_or(Ok(()), |account| account.own(directory))
 }
 
