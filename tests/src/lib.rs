@@ -1,1 +1,201 @@
-//! tests
+//! What the end-to-end tests share: a stack of their own and a client of it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use local_stack::{Options, Part, Stack};
+use serde_json::Value;
+
+/// How long a test waits for something that must come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A stack of a test's own, gone at the end.
+pub struct TestStack {
+    /// The stack.
+    pub stack: Stack,
+    directory: PathBuf,
+}
+
+impl TestStack {
+    /// A whole stack: a replica, NATS, the three services.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A stack with other options.
+    ///
+    /// # Panics
+    /// If it does not start: the test cannot go on.
+    pub async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
+        let directory = std::env::temp_dir().join(format!("prospectus-test-{}", uuid::Uuid::new_v4().simple()));
+        let mut options = Options::throw_away(directory.clone());
+        change(&mut options);
+        let stack = Stack::start(options).await.unwrap_or_else(|error| panic!("the stack does not start: {error}"));
+        Self { stack, directory }
+    }
+
+    /// A client with the stack's own key, role admin.
+    pub fn client(&self) -> Client {
+        self.client_with(self.stack.api_key())
+    }
+
+    /// A client with another key.
+    pub fn client_with(&self, key: &str) -> Client {
+        Client {
+            http: HttpClient::builder(TokioExecutor::new()).build_http(),
+            command: self.stack.url(Part::CommandService(1)),
+            query: self.stack.url(Part::QueryService),
+            key: key.to_owned(),
+        }
+    }
+
+    /// A superuser's connection to the primary or a replica.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn superuser(&self, part: Part) -> tokio_postgres::Client {
+        service_kit::postgres::Database::parse(&self.stack.superuser_url(part), "tests")
+            .expect("the stack's URLs are good")
+            .client()
+            .await
+            .expect("the server answers")
+    }
+
+    /// Where everything of the stack lies.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
+    /// Takes the stack down in order and removes its directory.
+    ///
+    /// # Panics
+    /// If the directory cannot be removed.
+    pub async fn finish(self) {
+        self.stack.shutdown().await;
+        std::fs::remove_dir_all(&self.directory).expect("the stack's directory can be removed");
+    }
+}
+
+/// A client of both services.
+#[derive(Clone)]
+pub struct Client {
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    command: String,
+    query: String,
+    key: String,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body as it came.
+    pub bytes: Bytes,
+    /// Its body as JSON; null where it is none.
+    pub json: Value,
+}
+
+impl Answer {
+    /// The position that a change got.
+    ///
+    /// # Panics
+    /// If the answer is not that of a change.
+    pub fn position(&self) -> i64 {
+        self.json["position"].as_i64().unwrap_or_else(|| panic!("no position in {self:?}"))
+    }
+
+    /// The id of the changed record.
+    ///
+    /// # Panics
+    /// If the answer is not that of a change.
+    pub fn id(&self) -> String {
+        self.json["id"].as_str().unwrap_or_else(|| panic!("no id in {self:?}")).to_owned()
+    }
+}
+
+impl Client {
+    /// Sends a command; an error is a broken connection.
+    ///
+    /// # Errors
+    /// If no answer came.
+    pub async fn try_command(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
+        self.send(&self.command, method, path, headers, body.into()).await
+    }
+
+    /// Sends a command.
+    ///
+    /// # Panics
+    /// If no answer came.
+    pub async fn command(&self, method: Method, path: &str, body: &Value) -> Answer {
+        self.try_command(method, path, &[], body.to_string()).await.expect("the command service answers")
+    }
+
+    /// Reads; with a position, what includes it.
+    ///
+    /// # Panics
+    /// If no answer came.
+    pub async fn read(&self, path: &str, position: Option<i64>) -> Answer {
+        let position = position.map(|position| position.to_string());
+        let mut headers = Vec::new();
+        if let Some(position) = &position {
+            headers.extend([("prospectus-min-position", position.as_str()), ("prefer", "wait=30")]);
+        }
+        self.send(&self.query, Method::GET, path, &headers, Bytes::new()).await.expect("the query service answers")
+    }
+
+    async fn send(
+        &self,
+        base: &str,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header("authorization", format!("Bearer {}", self.key));
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body)).expect("a good request");
+        let answer = self.http.request(request).await?;
+        let (head, body) = answer.into_parts();
+        let bytes = body.collect().await.map_or_else(|_| Bytes::new(), http_body_util::Collected::to_bytes);
+        let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Ok(Answer { status: head.status, headers: head.headers, bytes, json })
+    }
+}
+
+/// Looks again and again until `look` finds something, for at most [`PATIENCE`].
+///
+/// # Panics
+/// If it does not come.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "it did not come: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
