@@ -1,0 +1,103 @@
+//! The statements of a list. Column names are ours and fixed; values are always parameters.
+
+use service_kit::problem::Problem;
+
+use super::Resource;
+use super::cursor::{Last, invalid};
+use super::filter::{Conditions, Value};
+use super::sort::Order;
+use crate::record::select_list;
+
+/// A list as it is asked for.
+pub(crate) struct Selection {
+    pub(crate) resource: &'static Resource,
+    pub(crate) conditions: Conditions,
+    pub(crate) order: Order,
+    pub(crate) include_deleted: bool,
+    /// Items on a page.
+    pub(crate) limit: usize,
+    /// Where the page before ended.
+    pub(crate) after: Option<Last>,
+}
+
+impl Selection {
+    /// Puts the cursor's values behind those of the filters.
+    ///
+    /// # Errors
+    /// `invalid_cursor` if it does not fit the sort.
+    pub(crate) fn cursor_values(&self) -> Result<Vec<Value>, Problem> {
+        let Some(Last { key, id }) = &self.after else { return Ok(Vec::new()) };
+        match key {
+            Some(key) if !key.fits(self.order.sort.name) => Err(invalid("that is no cursor")),
+            Some(_) if self.order.sort.column == self.resource.id => Ok(vec![Box::new(*id)]),
+            Some(key) => Ok(vec![key.value()?, Box::new(*id)]),
+            None if self.order.sort.nullable => Ok(vec![Box::new(*id)]),
+            None => Err(invalid("that is no cursor")),
+        }
+    }
+
+    /// The page and one row more, which tells whether there is another page. Ends with the columns sort key and id.
+    ///
+    /// Rows that have a sort key and rows that have none are two ranges of the same index: each part reads one in order, and
+    /// the second part runs only where the first does not fill the page.
+    pub(crate) fn page_sql(&self, generation: i32) -> String {
+        let Order { sort, descending } = self.order;
+        let id = self.resource.id;
+        let (direction, beyond) = if descending { (" DESC", "<") } else { ("", ">") };
+        let rows = self.limit + 1;
+        let key = sort.column;
+        let columns = format!("{}, r.{key} AS sort_key, r.{id} AS sort_id", select_list(self.resource.columns));
+        let from = self.from_sql(generation);
+        let next = self.conditions.values.len() + 2;
+        let (with_key, without_key) = match &self.after {
+            None => (Some(String::new()), String::new()),
+            Some(Last { key: Some(_), .. }) if key == id => {
+                (Some(format!(" AND r.{id} {beyond} ${next}")), String::new())
+            }
+            Some(Last { key: Some(_), .. }) => {
+                (Some(format!(" AND (r.{key}, r.{id}) {beyond} (${next}, ${})", next + 1)), String::new())
+            }
+            Some(Last { key: None, .. }) => (None, format!(" AND r.{id} {beyond} ${next}")),
+        };
+        let ordered =
+            if key == id { format!("r.{id}{direction}") } else { format!("r.{key}{direction}, r.{id}{direction}") };
+        let mut parts = Vec::new();
+        if let Some(beyond_cursor) = with_key {
+            let has_key = if sort.nullable { format!(" AND r.{key} IS NOT NULL") } else { String::new() };
+            parts.push(format!("SELECT {columns}\n{from}{has_key}{beyond_cursor}\nORDER BY {ordered} LIMIT {rows}"));
+        }
+        if sort.nullable {
+            parts.push(format!(
+                "SELECT {columns}\n{from} AND r.{key} IS NULL{without_key}\nORDER BY r.{id}{direction} LIMIT {rows}"
+            ));
+        }
+        let sql = match &parts[..] {
+            [one] => one.clone(),
+            parts => format!("({})\nLIMIT {rows}", parts.join(")\nUNION ALL\n(")),
+        };
+        format!("-- query_service::list::page\n{sql}")
+    }
+
+    /// How many rows the filters leave, without cursor and limit.
+    pub(crate) fn count_sql(&self, generation: i32) -> String {
+        format!("-- query_service::list::count\nSELECT count(*) {}", self.from_sql(generation))
+    }
+
+    /// The planner's estimate of the same.
+    pub(crate) fn estimate_sql(&self, generation: i32) -> String {
+        let (id, from) = (self.resource.id, self.from_sql(generation));
+        format!("-- query_service::list::estimate\nEXPLAIN (FORMAT JSON) SELECT r.{id} {from}")
+    }
+
+    /// Whether the statement is of a shape that comes often, and so worth keeping prepared: their number is bounded.
+    pub(crate) fn is_common(&self) -> bool {
+        self.conditions.count <= 1 && self.limit == crate::routes::LIMIT_DEFAULT
+    }
+
+    fn from_sql(&self, generation: i32) -> String {
+        let Resource { table, always, live, .. } = self.resource;
+        let live = if self.include_deleted { "" } else { live };
+        let schema = migrations::schema_name(generation);
+        format!("FROM {schema}.{table} AS r WHERE r.tenant_id = $1{}{always}{live}", self.conditions.sql)
+    }
+}

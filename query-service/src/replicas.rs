@@ -1,0 +1,312 @@
+//! The replicas: a pool for each, how each of them is, and which one is read next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use futures_util::future::join_all;
+use service_kit::postgres::{Database, DatabaseError};
+use service_kit::shutdown::Shutdown;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::{Client, Statement};
+
+/// How often each replica is looked at.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// How often while somebody waits for a position: one look for all who wait.
+const PROBE_EVERY_WHILE_AWAITED: Duration = Duration::from_millis(3);
+/// A replica that takes longer to answer a look is not read.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made for a look.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a request waits for a free connection.
+const POOL_WAIT: Duration = Duration::from_secs(2);
+/// A replica that is further than this behind the freshest is not read while that one works.
+const LAG_EVENTS_MAX: i64 = 10_000;
+/// How long a waiter whose change is still being carried to prospects' rows lets pass between two looks.
+const FANOUT_LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What a position that is waited for is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// What the live generation has applied.
+    ReadTables,
+    /// The log itself.
+    Log,
+}
+
+/// One server that is read.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    name: String,
+    database: Database,
+    /// Connections for requests.
+    pub(crate) pool: Pool,
+    healthy: watch::Sender<bool>,
+    applied: AtomicI64,
+    head: AtomicI64,
+    generation: AtomicI32,
+    waiting: AtomicUsize,
+    hurry: Notify,
+}
+
+/// All servers that are read.
+#[derive(Debug)]
+pub struct Replicas {
+    replicas: Vec<Arc<Replica>>,
+    fallback: Option<Arc<Replica>>,
+    turn: AtomicUsize,
+    moved: watch::Sender<()>,
+}
+
+impl Replicas {
+    /// Makes the pools, looks at each server once, and goes on looking until `shutdown`.
+    ///
+    /// # Errors
+    /// If a URL cannot be parsed. A server that is away is no error: it may come.
+    pub async fn open(
+        urls: &[&str],
+        fallback: Option<&str>,
+        connections: usize,
+        shutdown: &Shutdown,
+    ) -> Result<Arc<Self>, DatabaseError> {
+        let replicas =
+            urls.iter().map(|url| Replica::new(url, connections).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let fallback = fallback.map(|url| Replica::new(url, connections).map(Arc::new)).transpose()?;
+        let opened = Arc::new(Self { replicas, fallback, turn: AtomicUsize::new(0), moved: watch::Sender::new(()) });
+        metrics::describe_gauge!("prospectus_replica_up", "1 while the replica can be read");
+        metrics::describe_gauge!(
+            "prospectus_replica_lag_events",
+            "Events that the freshest server has and this one has not applied"
+        );
+        metrics::describe_gauge!("prospectus_pool_connections_in_use", "Connections that requests hold now");
+        let first = opened.every().map(|replica| async {
+            let mut probe = None;
+            look(replica, &mut probe, &opened).await;
+            (Arc::clone(replica), probe)
+        });
+        for (replica, probe) in join_all(first).await {
+            let (all, shutdown) = (Arc::clone(&opened), shutdown.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = shutdown.requested() => {}
+                    () = watch_over(&replica, probe, &all) => {}
+                }
+            });
+        }
+        Ok(opened)
+    }
+
+    fn every(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.replicas.iter().chain(&self.fallback)
+    }
+
+    /// Every pool, the replicas' first.
+    pub fn pools(&self) -> Vec<Pool> {
+        self.every().map(|replica| replica.pool.clone()).collect()
+    }
+
+    /// Whether any server can be read now.
+    pub fn any_healthy(&self) -> bool {
+        self.every().any(|replica| replica.is_healthy())
+    }
+
+    /// Checks the schema of the first server that works.
+    ///
+    /// # Errors
+    /// In a sentence, for the health check.
+    pub async fn check_schema(&self) -> Result<(), String> {
+        let replica = self.every().find(|replica| replica.is_healthy()).ok_or("no replica answers")?;
+        let client = replica.pool.get().await.map_err(|error| format!("no connection: {error}"))?;
+        migrations::check(&client).await.map_err(|error| error.to_string())
+    }
+
+    /// The next replica in turn among those that work, lag little and were not tried; one that has the wanted position before one
+    /// that has not; the fallback if there is none.
+    pub(crate) fn choose(&self, tried: &[Arc<Replica>], scope: Scope, wanted: i64) -> Option<Arc<Replica>> {
+        let able = |replica: &&Arc<Replica>| replica.is_healthy() && !tried.iter().any(|one| Arc::ptr_eq(one, replica));
+        let freshest = self.replicas.iter().filter(able).map(|replica| replica.reached(scope)).max();
+        let Some(freshest) = freshest else { return self.fallback.iter().find(able).cloned() };
+        let least = wanted.min(freshest).max(freshest.saturating_sub(LAG_EVENTS_MAX));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let count = self.replicas.len();
+        (0..count)
+            .map(|step| &self.replicas[(turn.wrapping_add(step)) % count])
+            .find(|replica| able(replica) && replica.reached(scope) >= least)
+            .cloned()
+    }
+
+    /// Returns once some server has the wanted position, or at the deadline. Where one has it already, and it is a change's way to the
+    /// prospects' rows that is not at its end, returns a moment later.
+    pub(crate) async fn wait_for(&self, scope: Scope, wanted: i64, deadline: Instant) {
+        let mut moved = self.moved.subscribe();
+        let has_it = || self.every().any(|replica| replica.is_healthy() && replica.reached(scope) >= wanted);
+        if has_it() {
+            tokio::time::sleep_until(deadline.min(Instant::now() + FANOUT_LOOK_EVERY)).await;
+            return;
+        }
+        let _waiting: Vec<Waiting> = self.every().map(Waiting::new).collect();
+        while !has_it() {
+            match timeout_at(deadline, moved.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Somebody waits for a position, so looks are closer together.
+struct Waiting(Arc<Replica>);
+
+impl Waiting {
+    fn new(replica: &Arc<Replica>) -> Self {
+        replica.waiting.fetch_add(1, Ordering::Relaxed);
+        replica.hurry.notify_one();
+        Self(Arc::clone(replica))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Replica {
+    fn new(url: &str, connections: usize) -> Result<Self, DatabaseError> {
+        let database = Database::parse(url, "prospectus query-service")?
+            // Every list starts from an index that begins with the tenant, also where one tenant has most of the rows and a
+            // scan of everybody's looks cheaper; and the parts of a list come out in their order only without workers.
+            .with_option("enable_seqscan", "off")
+            .with_option("max_parallel_workers_per_gather", "0");
+        Ok(Self {
+            name: database.name(),
+            pool: database.pool(connections, POOL_WAIT)?,
+            database,
+            healthy: watch::Sender::new(false),
+            applied: AtomicI64::new(0),
+            head: AtomicI64::new(0),
+            generation: AtomicI32::new(0),
+            waiting: AtomicUsize::new(0),
+            hurry: Notify::new(),
+        })
+    }
+
+    fn is_healthy(&self) -> bool {
+        *self.healthy.borrow()
+    }
+
+    fn reached(&self, scope: Scope) -> i64 {
+        match scope {
+            Scope::ReadTables => self.applied.load(Ordering::Relaxed),
+            Scope::Log => self.head.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The generation that was live here at the last look.
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// A read saw that another generation is live.
+    pub(crate) fn set_generation(&self, generation: i32) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// A connection failed: nobody reads here until a look succeeds.
+    pub(crate) fn mark_bad(&self) {
+        if self.healthy.send_replace(false) {
+            tracing::warn!(replica = self.name, "a replica does not answer; others are read");
+        }
+    }
+
+    /// Returns when the replica is given up.
+    pub(crate) async fn lost(&self) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.healthy.subscribe().wait_for(|healthy| !healthy).await;
+    }
+}
+
+/// The connection that looks are made over.
+struct Probe {
+    client: Client,
+    statement: Statement,
+}
+
+impl Probe {
+    async fn open(database: &Database) -> Result<Self, tokio_postgres::Error> {
+        const SQL: &str = "-- query_service::replicas::probe
+            SELECT pg_is_in_recovery(), h.position, l.generation, c.position
+            FROM log.head AS h
+            LEFT JOIN read.live AS l ON l.projection = 'company_prospect'
+            LEFT JOIN LATERAL (
+                SELECT s.position FROM read.checkpoint_steps AS s
+                WHERE s.projection = l.projection AND s.generation = l.generation ORDER BY s.step DESC LIMIT 1
+            ) AS c ON true";
+        let client = database.client().await?;
+        let statement = client.prepare(SQL).await?;
+        Ok(Self { client, statement })
+    }
+}
+
+async fn watch_over(replica: &Arc<Replica>, mut probe: Option<Probe>, all: &Replicas) {
+    loop {
+        let awaited = replica.waiting.load(Ordering::Relaxed) > 0 && replica.is_healthy();
+        let pause = if awaited { PROBE_EVERY_WHILE_AWAITED } else { PROBE_EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = replica.hurry.notified() => {}
+        }
+        look(replica, &mut probe, all).await;
+    }
+}
+
+/// Looks once: whether the server answers, and how far it is.
+async fn look(replica: &Replica, probe: &mut Option<Probe>, all: &Replicas) {
+    let looked = async {
+        let open = match probe.take() {
+            Some(open) => open,
+            None => timeout(CONNECT_TIMEOUT, Probe::open(&replica.database))
+                .await
+                .map_err(|_| "no connection in time".to_owned())?
+                .map_err(|error| error.to_string())?,
+        };
+        let row = timeout(PROBE_TIMEOUT, open.client.query_one(&open.statement, &[])).await;
+        let row = row.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+        *probe = Some(open);
+        Ok::<_, String>(row)
+    };
+    match looked.await {
+        Ok(row) => {
+            let (recovering, head): (bool, i64) = (row.get(0), row.get(1));
+            let applied = row.get::<_, Option<i64>>(3).unwrap_or(0);
+            replica.set_generation(row.get::<_, Option<i32>>(2).unwrap_or(0));
+            let moved = replica.head.swap(head, Ordering::Relaxed) != head
+                || replica.applied.swap(applied, Ordering::Relaxed) != applied;
+            if !replica.healthy.send_replace(true) {
+                tracing::info!(replica = replica.name, recovering, applied, head, "a replica answers");
+            }
+            if moved || !recovering {
+                all.moved.send_replace(());
+            }
+        }
+        Err(error) => {
+            tracing::debug!(replica = replica.name, error, "a look at a replica failed");
+            replica.mark_bad();
+        }
+    }
+    report(replica, all);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of events and connections are far below 2^52")]
+fn report(replica: &Replica, all: &Replicas) {
+    let head = all.every().map(|one| one.reached(Scope::Log)).max().unwrap_or(0);
+    let name = replica.name.clone();
+    metrics::gauge!("prospectus_replica_up", "replica" => name.clone()).set(f64::from(u8::from(replica.is_healthy())));
+    metrics::gauge!("prospectus_replica_lag_events", "replica" => name.clone())
+        .set((head - replica.reached(Scope::ReadTables)) as f64);
+    let pool = replica.pool.status();
+    metrics::gauge!("prospectus_pool_connections_in_use", "replica" => name)
+        .set(pool.size.saturating_sub(pool.available) as f64);
+}

@@ -1,0 +1,108 @@
+//! The endpoints: folder = noun, file = verb. Each parses its request into a question and writes the answer.
+
+mod companies;
+mod company_prospects;
+mod events;
+mod page;
+mod projections;
+mod prospects;
+mod record;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use service_kit::auth::{Authenticator, Principal, protect};
+use service_kit::http::observe;
+use utoipa::IntoParams;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::Service;
+use crate::freshness::{EPOCH, POSITION};
+use crate::read::State as SnapshotState;
+
+/// Items on a page where the request does not say.
+pub(crate) const LIMIT_DEFAULT: usize = 100;
+/// Items on a page at most.
+pub(crate) const LIMIT_MAX: usize = 1000;
+
+/// The service's whole router.
+///
+/// # Errors
+/// If the description of the endpoints cannot be written as JSON.
+pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Router) -> serde_json::Result<Router> {
+    let (reads, description) = OpenApiRouter::with_openapi(description())
+        .routes(routes!(companies::get::get))
+        .routes(routes!(companies::list::list))
+        .routes(routes!(prospects::get::get))
+        .routes(routes!(prospects::list::list))
+        .routes(routes!(company_prospects::list))
+        .routes(routes!(events::list))
+        .routes(routes!(projections::list))
+        .split_for_parts();
+    let reads: Router = protect(reads, authenticator).with_state(service);
+    Ok(observe(reads.merge(health).merge(service_kit::docs::router(&description)?), "query-service"))
+}
+
+/// The document without its paths, which come with the routes.
+fn description() -> OpenApi {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key: pk_….…")).build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Prospectus: reads")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some("Reads companies, prospects and the log. Commands are the command service's."))
+                .build(),
+        )
+        .components(Some(ComponentsBuilder::new().security_scheme("api_key", SecurityScheme::Http(bearer)).build()))
+        .security(Some([SecurityRequirement::new("api_key", Vec::<String>::new())]))
+        .build()
+}
+
+/// What every read's handler is given.
+type Parts = (State<Arc<Service>>, Principal, Uri, HeaderMap);
+
+/// Headers that every read takes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only describes headers, which are read by name")]
+struct ReadHeaders {
+    /// A position, or `<epoch>-<position>`: the answer includes it, or is 503 `not_fresh`.
+    #[param(rename = "Prospectus-Min-Position")]
+    min_position: Option<String>,
+    /// `wait=S`: how many seconds to wait for that position; 2 where it is not given, at most 30.
+    #[param(rename = "Prefer")]
+    prefer: Option<String>,
+    /// `ETag`s of answers that the client has: 304 if one of them is still right.
+    #[param(rename = "If-None-Match")]
+    if_none_match: Option<String>,
+}
+
+/// Adds what every answer of a snapshot says about itself.
+fn add_position(headers: &mut HeaderMap, state: &SnapshotState) {
+    headers.insert(POSITION, HeaderValue::from(state.position));
+    if let Ok(epoch) = HeaderValue::from_str(&state.epoch)
+        && !epoch.is_empty()
+    {
+        headers.insert(EPOCH, epoch);
+    }
+    // Kept by nobody without asking: what a key may see is not for others, and an ETag makes asking cheap.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+}
+
+/// Whether `If-None-Match` names this entity tag, compared weakly.
+fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let etag = opaque(etag);
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|given| given.trim() == "*" || opaque(given) == etag)
+}

@@ -1,0 +1,4 @@
+//! Companies.
+
+pub(super) mod get;
+pub(super) mod list;

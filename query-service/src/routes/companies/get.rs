@@ -1,0 +1,44 @@
+//! `GET /v1/companies/{id}`
+
+use axum::extract::Path;
+use axum::response::Response;
+use service_kit::problem::Problem;
+
+use crate::record::{COMPANY, select_list};
+use crate::routes::record::{Sort, answer};
+use crate::routes::{Parts, ReadHeaders};
+
+const COMPANY_BY_ID: Sort = Sort {
+    path: "/v1/companies",
+    columns: COMPANY,
+    sql: |schema| {
+        format!(
+            "-- query_service::routes::companies::get
+            SELECT l.generation, c.position, c.epoch, NULL::bigint AS queued,
+                   r.company_id AS id, r.version, r.deleted_at, r.merged_into, NULL::bigint AS company_version, {}
+            FROM read.live AS l
+            LEFT JOIN LATERAL (
+                SELECT s.position, s.epoch FROM read.checkpoint_steps AS s
+                WHERE s.projection = l.projection AND s.generation = l.generation ORDER BY s.step DESC LIMIT 1
+            ) AS c ON true
+            LEFT JOIN {schema}.companies AS r ON r.tenant_id = $1 /* tenant */ AND r.company_id = $2 /* id */
+            WHERE l.projection = 'company_prospect'",
+            select_list(COMPANY)
+        )
+    },
+};
+
+/// A company.
+#[utoipa::path(get, path = "/v1/companies/{id}", tag = "companies",
+    params(ReadHeaders, ("id" = String, Path, description = "The company"),
+        ("include_deleted" = Option<bool>, Query, description = "Show it although it is deleted or merged"),
+        ("fields" = Option<String>, Query, description = "Only these fields: a,b")),
+    responses((status = 200, description = "The company; fields without a value are null"), (status = 301, description = "Merged: `Location` is the primary"),
+        (status = 304, description = "If-None-Match has the current ETag"), (status = 404, description = "There is no such company"),
+        (status = 410, description = "Deleted, since `deleted_at`"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
+pub(in crate::routes) async fn get(
+    Path(id): Path<String>,
+    (service, principal, uri, headers): Parts,
+) -> Result<Response, Problem> {
+    answer(&COMPANY_BY_ID, &service, &principal, &id, &uri, &headers).await
+}

@@ -1,0 +1,237 @@
+//! One page of a list.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use deadpool_postgres::Object;
+use event_store::json_text::JsonText;
+use futures_util::join;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use service_kit::auth::{Permission, Principal};
+use service_kit::problem::Problem;
+use sha2::{Digest, Sha256};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
+use uuid::Uuid;
+
+use super::{LIMIT_DEFAULT, LIMIT_MAX, add_position, matches_etag};
+use crate::Service;
+use crate::freshness::Wanted;
+use crate::list::Resource;
+use crate::list::cursor::{Last, fingerprint};
+use crate::list::filter::{Conditions, Value};
+use crate::list::sort::Order;
+use crate::list::statement::Selection;
+use crate::parameters::Parameters;
+use crate::problems::{ReadError, invalid_parameter};
+use crate::read::{BIND_TENANT, Question, Snapshot, State, tenant_text};
+use crate::record::{write_json, write_object};
+use crate::replicas::Scope;
+
+/// How many rows there are in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    None,
+    Exact,
+    Estimated,
+}
+
+/// A page as it is asked for.
+struct Page {
+    tenant: Uuid,
+    selection: Selection,
+    cursor: Vec<Value>,
+    count: Count,
+}
+
+/// The rows of a page, one more if there is another page, and how many there are in all.
+struct Rows {
+    rows: Vec<Row>,
+    count: Option<i64>,
+}
+
+impl Question for Page {
+    type Data = Rows;
+    const SCOPE: Scope = Scope::ReadTables;
+
+    async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<Rows>, ReadError> {
+        let bind = client.prepare_cached(BIND_TENANT).await?;
+        let state = client.prepare_cached(STATE).await?;
+        let sql = self.selection.page_sql(generation);
+        let page =
+            if self.selection.is_common() { client.prepare_cached(&sql).await? } else { client.prepare(&sql).await? };
+        let counting = self.prepare_count(client, generation).await?;
+
+        let tenant = tenant_text(self.tenant);
+        let bind_values: [&(dyn ToSql + Sync); 1] = [&tenant];
+        let companies = if self.selection.resource.fans_out {
+            self.selection.conditions.companies.clone()
+        } else {
+            Some(Vec::new())
+        };
+        let filters = || self.selection.conditions.values.iter().map(|value| &**value as &(dyn ToSql + Sync));
+        let of_count: Vec<&(dyn ToSql + Sync)> = std::iter::once(&self.tenant as _).chain(filters()).collect();
+        let cursor = self.cursor.iter().map(|value| &**value as &(dyn ToSql + Sync));
+        let of_page: Vec<&(dyn ToSql + Sync)> = of_count.iter().copied().chain(cursor).collect();
+        let state_values: [&(dyn ToSql + Sync); 2] = [&self.tenant, &companies];
+        let count = async {
+            match &counting {
+                Some(statement) => Some(client.query(statement, &of_count).await),
+                None => None,
+            }
+        };
+        // Sent in one flush; one snapshot for all of them.
+        let (begun, bound, state, rows, counted, ended) = join!(
+            client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+            client.query(&bind, &bind_values),
+            client.query(&state, &state_values),
+            client.query(&page, &of_page),
+            count,
+            client.batch_execute("COMMIT"),
+        );
+        begun?;
+        bound?;
+        let state = state?.first().map(State::from_row).transpose()?;
+        let rows = rows?;
+        let counted = counted.transpose()?;
+        ended?;
+        let count = counted.as_deref().and_then(<[Row]>::first).map(|row| self.read_count(row)).transpose()?;
+        let state = state.unwrap_or(State { generation: None, position: 0, epoch: String::new() });
+        Ok(Snapshot { state, data: Rows { rows, count } })
+    }
+}
+
+/// How far the live generation is, and the least change of a company of the tenant's that has not reached all of its prospects'
+/// rows: of any company, or of those that the list is narrowed to.
+const STATE: &str = "-- query_service::routes::page::state
+    SELECT l.generation, c.position, c.epoch,
+           (SELECT min(f.position) FROM read.fanout AS f
+            WHERE f.projection = l.projection AND f.generation = l.generation AND f.tenant_id = $1 /* tenant */
+              AND ($2::uuid[] /* companies */ IS NULL OR f.company_id = ANY($2))) AS queued
+    FROM read.live AS l
+    LEFT JOIN LATERAL (
+        SELECT s.position, s.epoch FROM read.checkpoint_steps AS s
+        WHERE s.projection = l.projection AND s.generation = l.generation ORDER BY s.step DESC LIMIT 1
+    ) AS c ON true
+    WHERE l.projection = 'company_prospect'";
+
+impl Page {
+    async fn prepare_count(&self, client: &Object, generation: i32) -> Result<Option<Statement>, ReadError> {
+        let sql = match self.count {
+            Count::None => return Ok(None),
+            Count::Exact => self.selection.count_sql(generation),
+            Count::Estimated => self.selection.estimate_sql(generation),
+        };
+        Ok(Some(client.prepare(&sql).await?))
+    }
+
+    fn read_count(&self, row: &Row) -> Result<i64, tokio_postgres::Error> {
+        if self.count == Count::Exact {
+            return row.try_get(0);
+        }
+        let JsonText(plan) = row.try_get(0)?;
+        let plan: serde_json::Value = serde_json::from_str(plan).unwrap_or_default();
+        Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_i64).unwrap_or(0))
+    }
+}
+
+/// Parameters of every list beside its filters.
+const PARAMETERS: &[&str] = &["sort", "limit", "cursor", "fields", "count", "include_deleted"];
+
+/// Answers `GET <path>`.
+pub(super) async fn answer(
+    resource: &'static Resource,
+    service: &Service,
+    principal: &Principal,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    principal.require(Permission::ReadRecords)?;
+    let allowed: Vec<&str> =
+        resource.filters.iter().map(|filter| filter.name).chain(PARAMETERS.iter().copied()).collect();
+    let parameters = Parameters::parse(uri.query(), &allowed)?;
+    let wanted = Wanted::parse(headers)?;
+    let fields = parameters.fields(resource.columns)?;
+    let bound_to = bound_to(resource, &parameters, principal.tenant_id);
+    let page = parse(resource, &parameters, principal.tenant_id, &bound_to)?;
+    let mut snapshot = service.replicas.read(&page, &wanted).await?;
+    let more = snapshot.data.rows.len() > page.selection.limit;
+    snapshot.data.rows.truncate(page.selection.limit);
+    let body = write(resource, &snapshot.data, fields.as_deref(), more, &bound_to)
+        .map_err(|error| ReadError::from(error).into_problem())?;
+
+    let digest = Sha256::digest(&body);
+    let etag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));
+    let mut response = if matches_etag(headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    };
+    add_position(response.headers_mut(), &snapshot.state);
+    response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).expect("base64url and quotes are ASCII"));
+    Ok(response)
+}
+
+/// What a cursor of this list is bound to: everything that says which rows there are and in which order.
+fn bound_to(resource: &Resource, parameters: &Parameters, tenant: Uuid) -> String {
+    let tenant = tenant_text(tenant);
+    let mut parts = vec![resource.path, &tenant];
+    for name in resource.filters.iter().map(|filter| filter.name).chain(["sort", "include_deleted"]) {
+        if let Some(value) = parameters.text(name) {
+            parts.extend([name, value]);
+        }
+    }
+    fingerprint(&parts)
+}
+
+fn parse(resource: &'static Resource, parameters: &Parameters, tenant: Uuid, bound_to: &str) -> Result<Page, Problem> {
+    let most = i64::try_from(LIMIT_MAX).expect("a thousand");
+    let limit = parameters.number("limit", 1, most)?.and_then(|limit| usize::try_from(limit).ok());
+    let count = match parameters.text("count") {
+        None => Count::None,
+        Some("exact") => Count::Exact,
+        Some("estimated") => Count::Estimated,
+        Some(_) => return Err(invalid_parameter("count", "must be exact or estimated")),
+    };
+    let selection = Selection {
+        resource,
+        conditions: Conditions::parse(resource.filters, parameters)?,
+        order: Order::parse(resource.sorts, parameters.text("sort"))?,
+        include_deleted: parameters.flag("include_deleted")?,
+        limit: limit.unwrap_or(LIMIT_DEFAULT),
+        after: parameters.text("cursor").map(|text| Last::decode(text, bound_to)).transpose()?,
+    };
+    let cursor = selection.cursor_values()?;
+    Ok(Page { tenant, selection, cursor, count })
+}
+
+fn write(
+    resource: &Resource,
+    data: &Rows,
+    fields: Option<&[bool]>,
+    more: bool,
+    bound_to: &str,
+) -> Result<Vec<u8>, tokio_postgres::Error> {
+    let mut body = Vec::with_capacity(32 + data.rows.len() * 1024);
+    body.extend_from_slice(b"{\"items\":[");
+    for (place, row) in data.rows.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        write_object(&mut body, row, 0, resource.columns, fields)?;
+    }
+    body.push(b']');
+    if let Some(last) = data.rows.last().filter(|_| more) {
+        body.extend_from_slice(b",\"next_cursor\":");
+        write_json(&mut body, &Last::from_row(last)?.encode(bound_to));
+    }
+    if let Some(count) = data.count {
+        body.extend_from_slice(b",\"count\":");
+        write_json(&mut body, &count);
+    }
+    body.push(b'}');
+    Ok(body)
+}

@@ -1,0 +1,4 @@
+//! Prospects.
+
+pub(super) mod get;
+pub(super) mod list;

@@ -1,0 +1,52 @@
+//! `GET /v1/prospects/{id}`
+
+use axum::extract::Path;
+use axum::response::Response;
+use service_kit::problem::Problem;
+
+use crate::record::{PROSPECT, select_list};
+use crate::routes::record::{Sort, answer};
+use crate::routes::{Parts, ReadHeaders};
+
+const PROSPECT_BY_ID: Sort = Sort {
+    path: "/v1/prospects",
+    columns: PROSPECT,
+    // Only a change of this prospect's company that is still on its way keeps the answer back. Where the company that it leads
+    // to is not the one it was given, the record shows something of that company, so its version is part of the tag.
+    sql: |schema| {
+        format!(
+            "-- query_service::routes::prospects::get
+            SELECT l.generation, c.position, c.epoch,
+                   (SELECT f.position FROM read.fanout AS f
+                    WHERE f.projection = l.projection AND f.generation = l.generation
+                      AND f.tenant_id = $1 AND f.company_id = r.assigned_company_id) AS queued,
+                   r.prospect_id AS id, r.prospect_version, r.prospect_deleted_at, NULL::uuid AS merged_into,
+                   CASE WHEN r.company_id IS DISTINCT FROM r.assigned_company_id THEN coalesce(r.company_version, 0) END
+                       AS company_version, {}
+            FROM read.live AS l
+            LEFT JOIN LATERAL (
+                SELECT s.position, s.epoch FROM read.checkpoint_steps AS s
+                WHERE s.projection = l.projection AND s.generation = l.generation ORDER BY s.step DESC LIMIT 1
+            ) AS c ON true
+            LEFT JOIN {schema}.company_prospect AS r
+                ON r.tenant_id = $1 /* tenant */ AND r.row_id = $2 /* id */ AND r.prospect_id IS NOT NULL
+            WHERE l.projection = 'company_prospect'",
+            select_list(PROSPECT)
+        )
+    },
+};
+
+/// A prospect.
+#[utoipa::path(get, path = "/v1/prospects/{id}", tag = "prospects",
+    params(ReadHeaders, ("id" = String, Path, description = "The prospect"),
+        ("include_deleted" = Option<bool>, Query, description = "Show it although it is deleted"),
+        ("fields" = Option<String>, Query, description = "Only these fields: a,b")),
+    responses((status = 200, description = "The prospect; fields without a value are null"), (status = 304, description = "If-None-Match has the current ETag"),
+        (status = 404, description = "There is no such prospect"), (status = 410, description = "Deleted, since `deleted_at`"),
+        (status = 503, description = "Not fresh enough yet, or no replica answers")))]
+pub(in crate::routes) async fn get(
+    Path(id): Path<String>,
+    (service, principal, uri, headers): Parts,
+) -> Result<Response, Problem> {
+    answer(&PROSPECT_BY_ID, &service, &principal, &id, &uri, &headers).await
+}

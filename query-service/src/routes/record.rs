@@ -1,0 +1,162 @@
+//! One record by its id: the hot path of the service.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use deadpool_postgres::Object;
+use futures_util::join;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use service_kit::auth::{Permission, Principal};
+use service_kit::problem::{Code, Problem};
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{add_position, matches_etag};
+use crate::Service;
+use crate::freshness::{POSITION, Wanted};
+use crate::parameters::Parameters;
+use crate::problems::ReadError;
+use crate::read::{BIND_TENANT, Question, Snapshot, State, tenant_text};
+use crate::record::{Column, instant_text, write_object};
+use crate::replicas::Scope;
+
+/// A sort of record.
+#[derive(Debug)]
+pub(super) struct Sort {
+    /// The path that its id follows.
+    pub(super) path: &'static str,
+    /// Its fields.
+    pub(super) columns: &'static [Column],
+    /// The statement that reads one, where `read_0` stands for the generation's schema. Its columns: generation, position, epoch,
+    /// least queued position, id, version, `deleted_at`, `merged_into`, what the version shows of a company, then the fields.
+    pub(super) sql: fn(&str) -> String,
+}
+
+/// Columns in front of the fields.
+const FIELDS_AT: usize = 9;
+
+struct RecordById {
+    sort: &'static Sort,
+    tenant: Uuid,
+    id: Uuid,
+}
+
+impl Question for RecordById {
+    type Data = Option<Row>;
+    const SCOPE: Scope = Scope::ReadTables;
+
+    async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<Option<Row>>, ReadError> {
+        let sql = (self.sort.sql)(&migrations::schema_name(generation));
+        let bind = client.prepare_cached(BIND_TENANT).await?;
+        let read = client.prepare_cached(&sql).await?;
+        let tenant = tenant_text(self.tenant);
+        let (bind_values, values): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
+            ([&tenant], [&self.tenant, &self.id]);
+        // All four are sent before the first answer is awaited: one flush, one round trip.
+        let (begun, bound, rows, ended) = join!(
+            client.batch_execute("BEGIN READ ONLY"),
+            client.query(&bind, &bind_values),
+            client.query(&read, &values),
+            client.batch_execute("COMMIT"),
+        );
+        // The first failure is the cause; what follows it only says that the transaction is over.
+        begun?;
+        bound?;
+        let row = rows?.pop();
+        ended?;
+        match row {
+            Some(row) => {
+                let state = State::from_row(&row)?;
+                let found = row.try_get::<_, Option<Uuid>>(4)?.is_some();
+                Ok(Snapshot { state, data: found.then_some(row) })
+            }
+            None => Ok(Snapshot { state: State { generation: None, position: 0, epoch: String::new() }, data: None }),
+        }
+    }
+}
+
+/// Answers `GET <path>/{id}`.
+pub(super) async fn answer(
+    sort: &'static Sort,
+    service: &Service,
+    principal: &Principal,
+    id: &str,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    principal.require(Permission::ReadRecords)?;
+    let parameters = Parameters::parse(uri.query(), &["include_deleted", "fields"])?;
+    let include_deleted = parameters.flag("include_deleted")?;
+    let fields = parameters.fields(sort.columns)?;
+    let wanted = Wanted::parse(headers)?;
+    // What is no UUID is no record's id: the same answer as for one that nobody has.
+    let id = Uuid::try_parse(id).map_err(|_| Problem::not_found())?;
+    let question = RecordById { sort, tenant: principal.tenant_id, id };
+    let snapshot = service.replicas.read(&question, &wanted).await?;
+    respond(sort, &snapshot, include_deleted, fields.as_deref(), uri, headers).map_err(|failed| match failed {
+        Failed::Problem(problem) => problem.header(POSITION, HeaderValue::from(snapshot.state.position)),
+        Failed::Row(error) => ReadError::from(error).into_problem(),
+    })
+}
+
+enum Failed {
+    Problem(Problem),
+    Row(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Row(error)
+    }
+}
+
+fn respond(
+    sort: &Sort,
+    snapshot: &Snapshot<Option<Row>>,
+    include_deleted: bool,
+    fields: Option<&[bool]>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, Failed> {
+    let Some(row) = &snapshot.data else { return Err(Failed::Problem(Problem::not_found())) };
+    if !include_deleted {
+        if let Some(primary) = row.try_get::<_, Option<Uuid>>(7)? {
+            return Ok(moved(sort, primary, uri, &snapshot.state));
+        }
+        if let Some(at) = row.try_get::<_, Option<OffsetDateTime>>(6)? {
+            let detail = "the record is deleted; ?include_deleted=true shows it";
+            let problem = Problem::new(Code::Gone, detail).member("deleted_at", instant_text(at));
+            return Err(Failed::Problem(problem));
+        }
+    }
+    let version: i64 = row.try_get(5)?;
+    let etag = match row.try_get::<_, Option<i64>>(8)? {
+        Some(company_version) => format!("\"{version}.{company_version}\""),
+        None => format!("\"{version}\""),
+    };
+    let mut response = if matches_etag(headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut body = Vec::with_capacity(1024);
+        write_object(&mut body, row, FIELDS_AT, sort.columns, fields)?;
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    };
+    add_position(response.headers_mut(), &snapshot.state);
+    let etag = HeaderValue::try_from(etag).expect("digits, a dot and quotes are ASCII");
+    response.headers_mut().insert(header::ETAG, etag);
+    Ok(response)
+}
+
+fn moved(sort: &Sort, primary: Uuid, uri: &Uri, state: &State) -> Response {
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let mut response = StatusCode::MOVED_PERMANENTLY.into_response();
+    // The path is ours and the query came as a part of a URI, so this is one.
+    if let Ok(location) = HeaderValue::try_from(format!("{}/{primary}{query}", sort.path)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    add_position(response.headers_mut(), state);
+    response
+}
