@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use event_store::{Feed, Keyring};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use local_stack::{Options, Part, Stack};
 use serde_json::Value;
+use service_kit::postgres::Database;
 
 /// How long a test waits for something that must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,7 +62,7 @@ impl TestStack {
     /// # Panics
     /// If the server refuses.
     pub async fn superuser(&self, part: Part) -> tokio_postgres::Client {
-        service_kit::postgres::Database::parse(&self.stack.superuser_url(part), "tests")
+        Database::parse(&self.stack.superuser_url(part), "tests")
             .expect("the stack's URLs are good")
             .client()
             .await
@@ -198,4 +200,28 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         assert!(started.elapsed() < PATIENCE, "it did not come: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// I5: what the replica's read tables show is the fold of the log, and every claim and match belongs to a record's state.
+///
+/// # Panics
+/// With the first differences, if there are any.
+pub async fn read_tables_equal_the_log(test: &TestStack) {
+    let database = |part: Part| {
+        Database::parse(&test.stack.role_url("prospectus_verifier", part), "tests").expect("the stack's URLs are good")
+    };
+    let keys = std::fs::read_to_string(test.directory().join("keyring")).expect("the stack's keys");
+    let keyring = Keyring::parse(&keys).expect("good keys");
+    let log = Feed::open(&database(Part::Primary)).await.expect("the log opens");
+    let head = log.head().await.expect("a head").position;
+    let replica = database(Part::Replica(1)).client().await.expect("the replica answers");
+    let report = eventually("the replica is at the head", async || {
+        let report = projector::verify::verify(&log, &replica, &keyring, PATIENCE).await.expect("both sides can be read");
+        (report.position >= head).then_some(report)
+    })
+    .await;
+    assert_eq!(report.differences, 0, "of {} rows: {:#?}", report.rows, report.first);
+    assert!(report.rows > 0);
+    let claims = projector::verify::verify_claims(&log, &keyring).await.expect("claims can be read");
+    assert_eq!(claims.differences, 0, "{:#?}", claims.first);
 }

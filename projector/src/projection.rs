@@ -1,0 +1,437 @@
+//! One projection at work: a step takes the events after the checkpoint, folds them, and writes rows and checkpoint in one
+//! transaction (decision 11).
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use cqrs_es::Aggregate as _;
+use domain::{Company, Prospect, Record};
+use event_store::epoch::Epoch;
+use event_store::feed::{Feed, FeedError};
+use event_store::keyring::{KeyError, Keyring};
+use event_store::seal::PersonKeys;
+use event_store::StoredEvent;
+use futures_util::join;
+use migrations::COMPANY_PROSPECT;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use service_kit::postgres::Database;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::columns::{parameters, transpose};
+use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue};
+use crate::record::{ApplyError, Folded, Place, Shown, apply};
+use crate::rows::{self, COMPANIES, PROSPECTS};
+use crate::statements::Statements;
+
+/// Most events of one step.
+pub const STEP_EVENTS_MAX: i64 = 5_000;
+/// Rows that a step's fan-out changes for each of its events, if that is more than one company's bound.
+const FANOUT_ROWS_PER_EVENT: usize = 4;
+/// Memory for records used lately, of each sort.
+const CACHE_BYTES: u64 = 24 << 20;
+/// Old steps are removed when there are so many; half stay.
+const STEPS_KEPT: i64 = 200;
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The log cannot be read, or has a hole.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// The database is away or refuses.
+    #[error("the database: {0}")]
+    Database(#[from] Error),
+    /// A person's key cannot be had: not an erasure.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// An event cannot be applied.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Another projector has taken the step.
+    #[error("another projector has taken this step")]
+    Fenced,
+    /// The log is not the one that the checkpoint was made on.
+    #[error("the checkpoint is at position {checkpoint} in epoch {epoch}, but the log {log}")]
+    OtherLog {
+        /// Position of the checkpoint.
+        checkpoint: i64,
+        /// Its epoch.
+        epoch: String,
+        /// How the log differs.
+        log: String,
+    },
+    /// There is no live generation.
+    #[error("no live generation of the projection is known: run `prospectus migrate`")]
+    NoGeneration,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stepped {
+    /// Events applied.
+    pub events: usize,
+    /// Rows that companies' changes reached.
+    pub fanout_rows: usize,
+    /// Companies that wait in the queue.
+    pub queued: usize,
+    /// Every event up to here is applied.
+    pub position: i64,
+    /// When the last of these events was recorded.
+    pub recorded_at: Option<time::OffsetDateTime>,
+}
+
+impl Stepped {
+    /// Whether there was nothing to do.
+    pub fn idle(&self) -> bool {
+        self.events == 0 && self.fanout_rows == 0 && self.queued == 0
+    }
+}
+
+/// The projection `company_prospect`, on connections of its own.
+pub struct Projection {
+    feed: Feed,
+    client: Client,
+    statements: Statements,
+    keyring: Arc<Keyring>,
+    generation: i32,
+    step: i64,
+    position: i64,
+    epoch: String,
+    queue: Queue,
+    companies: Kept<Company>,
+    prospects: Kept<Prospect>,
+}
+
+type Kept<R> = Cache<Place, Arc<Folded<R>>, Weight>;
+
+#[derive(Clone)]
+struct Weight;
+
+impl<R: Record> Weighter<Place, Arc<Folded<R>>> for Weight {
+    fn weight(&self, _: &Place, kept: &Arc<Folded<R>>) -> u64 {
+        kept.state.weight_bytes() as u64 + 200
+    }
+}
+
+impl Projection {
+    /// Connects and reads where the projection is.
+    ///
+    /// # Errors
+    /// If the database is away, or the log is not the checkpoint's.
+    pub async fn open(database: &Database, keyring: Arc<Keyring>) -> Result<Self, StepError> {
+        let client = database.client().await?;
+        const LIVE: &str = "-- projector::projection::open, live
+            SELECT generation FROM read.live WHERE projection = $1";
+        let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
+        let generation: i32 = live.get(0);
+        // Indexes are right for every statement of a step, also where a plan was made on empty tables.
+        client.batch_execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan").await?;
+        let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
+        let mut projection = Self {
+            feed: Feed::open(database).await?,
+            client,
+            statements,
+            keyring,
+            generation,
+            step: 0,
+            position: 0,
+            epoch: String::new(),
+            queue: Queue::new(),
+            companies: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
+            prospects: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
+        };
+        projection.read_place().await?;
+        Ok(projection)
+    }
+
+    /// Reads checkpoint and queue.
+    async fn read_place(&mut self) -> Result<(), StepError> {
+        const CHECKPOINT: &str = "-- projector::projection::read_place, checkpoint
+            SELECT step, position, epoch FROM read.checkpoint_steps
+            WHERE projection = $1 AND generation = $2 ORDER BY step DESC LIMIT 1";
+        const QUEUE: &str = "-- projector::projection::read_place, queue
+            SELECT tenant_id, company_id, position, next_position, after_row_id FROM read.fanout
+            WHERE projection = $1 AND generation = $2";
+        // One snapshot, so that the queue belongs to the checkpoint.
+        self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let row = self.client.query_opt(CHECKPOINT, &[&COMPANY_PROSPECT, &self.generation]).await?;
+        let queue = self.client.query(QUEUE, &[&COMPANY_PROSPECT, &self.generation]).await?;
+        self.client.batch_execute("COMMIT").await?;
+        let row = row.ok_or(StepError::NoGeneration)?;
+        (self.step, self.position, self.epoch) = (row.get(0), row.get(1), row.get(2));
+        self.queue = queue
+            .iter()
+            .map(|row| {
+                let after = row.get::<_, Option<Uuid>>(4).unwrap_or(rows::LEAST_ID);
+                ((row.get(0), row.get(1)), Entry { position: row.get(2), next_position: row.get(3), after })
+            })
+            .collect();
+        let head = self.feed.head().await?;
+        if head.position < self.position {
+            return Err(self.other_log(format!("ends at position {}", head.position)));
+        }
+        if let Some(epoch) = head.epoch
+            && epoch_number(&self.epoch) > epoch.number
+        {
+            return Err(self.other_log(format!("is in the older epoch {}", epoch.name)));
+        }
+        Ok(())
+    }
+
+    fn other_log(&self, log: String) -> StepError {
+        StepError::OtherLog { checkpoint: self.position, epoch: self.epoch.clone(), log }
+    }
+
+    /// Every event up to here is applied.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Takes one step: the events that wait, at most `events_max`, and part of what is queued.
+    ///
+    /// # Errors
+    /// Why it was not taken. After an error the connections are not used again, except after [`StepError::Fenced`], which has read the
+    /// other projector's checkpoint.
+    pub async fn step(&mut self, events_max: i64) -> Result<Stepped, StepError> {
+        let (events, epoch) = join!(self.feed.after(self.position, events_max), Epoch::newest(self.feed.client()));
+        let (events, epoch) = (events?, epoch?);
+        if events.is_empty() && self.queue.is_empty() {
+            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position: self.position, recorded_at: None });
+        }
+        let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
+        let change = self.fold(&events).await?;
+        let position = events.last().map_or(self.position, |event| event.position);
+        let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
+        match self.write(&change, position, &epoch, fanout_rows_max).await {
+            Ok(outcome) => {
+                (self.step, self.position, self.epoch) = (self.step + 1, position, epoch);
+                for place in outcome.done {
+                    self.queue.remove(&place);
+                }
+                self.queue.extend(outcome.keep);
+                change.companies.into_iter().for_each(|(place, record)| self.companies.insert(place, Arc::new(record)));
+                change.prospects.into_iter().for_each(|(place, record)| self.prospects.insert(place, Arc::new(record)));
+                if self.step % STEPS_KEPT == 0 {
+                    self.forget_steps().await?;
+                }
+                Ok(Stepped {
+                    events: events.len(),
+                    fanout_rows: outcome.rows.len(),
+                    queued: self.queue.len(),
+                    position,
+                    recorded_at: events.last().map(|event| event.recorded_at),
+                })
+            }
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.client.batch_execute("ROLLBACK").await?;
+                self.read_place().await?;
+                Err(StepError::Fenced)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The records that the events touch, after them.
+    async fn fold(&self, events: &[StoredEvent]) -> Result<Change, StepError> {
+        let client = self.feed.client();
+        let mut change = Change::default();
+        let mut first: HashMap<Place, (&str, i64)> = HashMap::new();
+        for event in events {
+            first.entry((event.tenant_id, event.aggregate_id)).or_insert((&event.aggregate_type, event.sequence));
+        }
+        let mut missing = Vec::new();
+        for (place, (sort, sequence)) in first.iter().filter(|(_, (_, sequence))| *sequence > 1) {
+            let found = match *sort {
+                Company::TYPE => take(&self.companies, place, sequence - 1, &mut change.companies),
+                Prospect::TYPE => take(&self.prospects, place, sequence - 1, &mut change.prospects),
+                _ => true,
+            };
+            if !found {
+                missing.push(*place);
+            }
+        }
+        let history = self.history(&missing).await?;
+        let persons = history.iter().chain(events).filter(|event| event.aggregate_type == Prospect::TYPE);
+        let persons: HashSet<Place> = persons.map(|event| (event.tenant_id, event.aggregate_id)).collect();
+        let keys = PersonKeys::fetch(client, &self.keyring, persons).await?;
+        for event in &history {
+            change.apply(event, &keys)?;
+        }
+        // Where prospects were before this step: that company may need a row of its own now.
+        let before: Vec<Place> = change
+            .prospects
+            .iter()
+            .filter_map(|(place, record)| Some((place.0, record.state.company_id?)))
+            .collect();
+        change.touched.extend(before);
+        for event in events {
+            change.apply(event, &keys)?;
+            let place = (event.tenant_id, event.aggregate_id);
+            if event.aggregate_type == Company::TYPE {
+                change.touched.insert(place);
+                // A new company has no rows yet that it could reach.
+                if first.get(&place).is_some_and(|(_, sequence)| *sequence > 1) {
+                    change.changed.insert(place, event.position);
+                }
+            } else if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
+                change.touched.insert((event.tenant_id, company));
+            }
+        }
+        Ok(change)
+    }
+
+    /// The events of these records up to the checkpoint, in order.
+    async fn history(&self, places: &[Place]) -> Result<Vec<StoredEvent>, StepError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        const SQL: &str = "-- projector::projection::history
+            SELECT e.position, e.tenant_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_id, e.event_type,
+                   e.event_version, e.payload, e.metadata, e.recorded_at
+            FROM unnest($1::uuid[], $2::uuid[]) AS n (tenant_id, aggregate_id)
+            CROSS JOIN LATERAL (
+                SELECT * FROM log.events AS e
+                WHERE e.tenant_id = n.tenant_id AND e.aggregate_id = n.aggregate_id AND e.position <= $3
+                ORDER BY e.sequence
+            ) AS e";
+        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = places.iter().copied().unzip();
+        let rows = self.feed.client().query(SQL, &[&tenants, &ids, &self.position]).await?;
+        let events: Result<Vec<StoredEvent>, Error> = rows.iter().map(StoredEvent::from_row).collect();
+        Ok(events?)
+    }
+
+    /// Writes a step in one transaction: one flush, or two if companies' changes have to reach rows.
+    async fn write(&self, change: &Change, position: i64, epoch: &str, fanout_rows_max: usize) -> Result<Outcome, Error> {
+        let companies = change.companies.iter().map(|(place, record)| rows::company(*place, record)).collect();
+        let prospects = change.prospects.iter().map(|(place, record)| rows::prospect(*place, record)).collect();
+        let (companies, prospects) = (transpose(COMPANIES, companies), transpose(PROSPECTS, prospects));
+        let (touched_tenants, touched): (Vec<Uuid>, Vec<Uuid>) = change.touched.iter().copied().unzip();
+        let own: [&(dyn ToSql + Sync); 2] = [&touched_tenants, &touched];
+        let statements = &self.statements;
+        let run = async |wanted: bool, statement, parameters: &[&(dyn ToSql + Sync)]| {
+            if wanted { self.client.execute(statement, parameters).await } else { Ok(0) }
+        };
+        let company_cells = parameters(&companies);
+        let prospect_cells = parameters(&prospects);
+        let rows = async {
+            let (begun, companies, prospects, removed, added) = join!(
+                self.client.batch_execute("BEGIN"),
+                run(!change.companies.is_empty(), &statements.companies, &company_cells),
+                run(!change.prospects.is_empty(), &statements.prospects, &prospect_cells),
+                run(!touched.is_empty(), &statements.remove_own_rows, &own),
+                run(!touched.is_empty(), &statements.add_own_rows, &own),
+            );
+            begun?;
+            companies.and(prospects).and(removed).and(added)
+        };
+        let plan = Plan::new(&change.changed, &self.queue, self.step);
+        if plan.is_empty() {
+            let nothing = Outcome::default();
+            let (rows, committed) = join!(rows, self.commit(&nothing, position, epoch));
+            rows?;
+            committed?;
+            return Ok(nothing);
+        }
+        let places: Vec<Place> = plan.entries.iter().map(|(place, _)| *place).collect();
+        let after: Vec<Uuid> = plan.entries.iter().map(|(_, entry)| entry.after).collect();
+        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = places.into_iter().unzip();
+        let (of_one, of_all) = (bound(COMPANY_ROWS_MAX + 1), bound(fanout_rows_max + 1));
+        let wanted: [&(dyn ToSql + Sync); 5] = [&tenants, &ids, &after, &of_one, &of_all];
+        let (rows, found) = join!(rows, self.client.query(&statements.fanout_targets, &wanted));
+        rows?;
+        let found: Vec<(usize, Uuid)> = found?
+            .iter()
+            .map(|row| (usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1"), row.get(1)))
+            .collect();
+        let outcome = plan.outcome(&found, fanout_rows_max);
+        self.commit(&outcome, position, epoch).await?;
+        Ok(outcome)
+    }
+
+    /// The second half of a step: what companies' changes reach, the queue, the checkpoint.
+    async fn commit(&self, outcome: &Outcome, position: i64, epoch: &str) -> Result<(), Error> {
+        let statements = &self.statements;
+        let (mut tenants, mut companies, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (tenant, company, row) in &outcome.rows {
+            tenants.push(*tenant);
+            companies.push(*company);
+            rows.push(*row);
+        }
+        let reached: [&(dyn ToSql + Sync); 3] = [&tenants, &companies, &rows];
+        let (done_tenants, done): (Vec<Uuid>, Vec<Uuid>) = outcome.done.iter().copied().unzip();
+        let done_parameters: [&(dyn ToSql + Sync); 4] = [&COMPANY_PROSPECT, &self.generation, &done_tenants, &done];
+        let keep = &outcome.keep;
+        let keep_tenants: Vec<Uuid> = keep.iter().map(|(place, _)| place.0).collect();
+        let keep_companies: Vec<Uuid> = keep.iter().map(|(place, _)| place.1).collect();
+        let positions: Vec<i64> = keep.iter().map(|(_, entry)| entry.position).collect();
+        let next: Vec<Option<i64>> = keep.iter().map(|(_, entry)| entry.next_position).collect();
+        let after: Vec<Uuid> = keep.iter().map(|(_, entry)| entry.after).collect();
+        let kept: [&(dyn ToSql + Sync); 7] =
+            [&COMPANY_PROSPECT, &self.generation, &keep_tenants, &keep_companies, &positions, &next, &after];
+        let step = self.step + 1;
+        let checkpoint: [&(dyn ToSql + Sync); 5] = [&COMPANY_PROSPECT, &self.generation, &step, &position, &epoch];
+        let run = async |wanted: bool, statement, parameters: &[&(dyn ToSql + Sync)]| {
+            if wanted { self.client.execute(statement, parameters).await } else { Ok(0) }
+        };
+        let (fanned, unqueued, queued, checked, committed) = join!(
+            run(!rows.is_empty(), &statements.fanout, &reached),
+            run(!done.is_empty(), &statements.unqueue, &done_parameters),
+            run(!keep.is_empty(), &statements.queue, &kept),
+            self.client.execute(&statements.checkpoint, &checkpoint),
+            self.client.batch_execute("COMMIT"),
+        );
+        fanned.and(unqueued).and(queued).and(checked)?;
+        committed
+    }
+
+    async fn forget_steps(&self) -> Result<(), StepError> {
+        let oldest = self.step - STEPS_KEPT / 2;
+        self.client.execute(&self.statements.forget_steps, &[&COMPANY_PROSPECT, &self.generation, &oldest]).await?;
+        Ok(())
+    }
+}
+
+/// What a step's events lead to.
+#[derive(Default)]
+struct Change {
+    companies: HashMap<Place, Folded<Company>>,
+    prospects: HashMap<Place, Folded<Prospect>>,
+    /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
+    touched: BTreeSet<Place>,
+    /// Companies that have rows which their change must reach.
+    changed: HashMap<Place, i64>,
+}
+
+impl Change {
+    fn apply(&mut self, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
+        match event.aggregate_type.as_str() {
+            Company::TYPE => apply(&mut self.companies, event, keys),
+            Prospect::TYPE => apply(&mut self.prospects, event, keys),
+            other => Err(ApplyError::Sort { position: event.position, aggregate_type: other.to_owned() }),
+        }
+    }
+}
+
+/// Takes a kept record into the step if it is at the wanted version.
+fn take<R: Shown>(kept: &Kept<R>, place: &Place, version: i64, into: &mut HashMap<Place, Folded<R>>) -> bool {
+    match kept.get(place).filter(|record| record.version == version) {
+        Some(record) => {
+            into.insert(*place, Folded::clone(&record));
+            true
+        }
+        None => false,
+    }
+}
+
+/// The number in front of an epoch's name; 0 where there was none yet.
+fn epoch_number(name: &str) -> i64 {
+    name.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn bound(rows: usize) -> i64 {
+    i64::try_from(rows).expect("bounds of a step are small")
+}

@@ -1,0 +1,137 @@
+//! The fold: a record's state and its times, from its events and nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::{Company, CompanyEvent, Prospect, ProspectEvent, Record, Status};
+use event_store::StoredEvent;
+use event_store::seal::{PersonKeys, ReadEventError};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A tenant and a record of it.
+pub type Place = (Uuid, Uuid);
+
+/// A record as of one of its events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folded<R> {
+    /// Its state.
+    pub state: R,
+    /// Sequence of the event.
+    pub version: i64,
+    /// Position of the event.
+    pub position: i64,
+    /// Time of its first event.
+    pub created_at: OffsetDateTime,
+    /// Time of the event.
+    pub updated_at: OffsetDateTime,
+    /// Since when it is deleted, if it is.
+    pub deleted_at: Option<OffsetDateTime>,
+    /// When each social media entry was added.
+    pub added_at: BTreeMap<Uuid, OffsetDateTime>,
+}
+
+/// Why an event cannot be applied. The projection stops at it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadEventError),
+    /// Its record's event before it is missing.
+    #[error("event at position {position} has sequence {sequence}, but its record is at version {version}")]
+    Sequence {
+        /// Which event.
+        position: i64,
+        /// Its sequence.
+        sequence: i64,
+        /// Where the record is.
+        version: i64,
+    },
+    /// It belongs to a sort of record that this projection does not know.
+    #[error("event at position {position} is of an unknown sort of record, {aggregate_type}")]
+    Sort {
+        /// Which event.
+        position: i64,
+        /// Its sort.
+        aggregate_type: String,
+    },
+}
+
+impl ApplyError {
+    /// The event that cannot be applied.
+    pub fn position(&self) -> i64 {
+        match self {
+            Self::Read(error) => error.position(),
+            Self::Sequence { position, .. } | Self::Sort { position, .. } => *position,
+        }
+    }
+}
+
+/// What a sort of record adds to its state when it is shown.
+pub trait Shown: Record {
+    /// Whether it is there.
+    fn status(&self) -> Status;
+    /// The social media entry that an event adds.
+    fn added(event: &Self::Event) -> Vec<Uuid>;
+}
+
+impl Shown for Company {
+    fn status(&self) -> Status {
+        self.status
+    }
+
+    fn added(event: &CompanyEvent) -> Vec<Uuid> {
+        match event {
+            CompanyEvent::CompanyRegistered(registered) => {
+                registered.social_media.iter().map(|entry| entry.social_media_id).collect()
+            }
+            CompanyEvent::CompanySocialMediaAdded(entry) => vec![entry.social_media_id],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Shown for Prospect {
+    fn status(&self) -> Status {
+        self.status
+    }
+
+    fn added(_: &ProspectEvent) -> Vec<Uuid> {
+        Vec::new()
+    }
+}
+
+/// Applies a stored event to the records of its sort.
+///
+/// # Errors
+/// If it cannot be read, or the record is not at the version before it.
+pub fn apply<R: Shown>(
+    records: &mut HashMap<Place, Folded<R>>,
+    event: &StoredEvent,
+    keys: &PersonKeys,
+) -> Result<(), ApplyError> {
+    let place = (event.tenant_id, event.aggregate_id);
+    let version = records.get(&place).map_or(0, |record| record.version);
+    if event.sequence != version + 1 {
+        return Err(ApplyError::Sequence { position: event.position, sequence: event.sequence, version });
+    }
+    let read: R::Event = keys.read(event)?;
+    let record = records.entry(place).or_insert_with(|| Folded {
+        state: R::default(),
+        version: 0,
+        position: 0,
+        created_at: event.recorded_at,
+        updated_at: event.recorded_at,
+        deleted_at: None,
+        added_at: BTreeMap::new(),
+    });
+    record.state.evolve(&read);
+    record.version = event.sequence;
+    record.position = event.position;
+    record.updated_at = event.recorded_at;
+    record.added_at.extend(R::added(&read).into_iter().map(|id| (id, event.recorded_at)));
+    record.deleted_at = match record.state.status() {
+        Status::Deleted => record.deleted_at.or(Some(event.recorded_at)),
+        Status::Live | Status::Unregistered => None,
+    };
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! The SQL of one generation, written once for its schema. Names are ours and fixed; values are always parameters.
+
+use tokio_postgres::{Client, Error, Statement};
+
+use crate::columns::{names, selected, unnest};
+use crate::rows::{COMPANIES, DENORMALISED, PROSPECTS};
+
+/// The statements of a step, prepared on one connection.
+pub(crate) struct Statements {
+    pub(crate) companies: Statement,
+    pub(crate) prospects: Statement,
+    pub(crate) remove_own_rows: Statement,
+    pub(crate) add_own_rows: Statement,
+    pub(crate) fanout_targets: Statement,
+    pub(crate) fanout: Statement,
+    pub(crate) unqueue: Statement,
+    pub(crate) queue: Statement,
+    pub(crate) checkpoint: Statement,
+    pub(crate) forget_steps: Statement,
+}
+
+/// Whether a company has a prospect that is not deleted.
+const HAS_PROSPECT: &str = "EXISTS (
+        SELECT FROM {schema}.company_prospect AS member
+        WHERE member.tenant_id = t.tenant_id AND member.assigned_company_id = t.company_id
+          AND member.prospect_id IS NOT NULL AND member.prospect_deleted_at IS NULL)";
+
+impl Statements {
+    /// Prepares everything for the tables in `schema`.
+    pub(crate) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
+        let prepare = async |sql: String| client.prepare(&sql.replace("{schema}", schema)).await;
+        Ok(Self {
+            companies: prepare(companies()).await?,
+            prospects: prepare(prospects()).await?,
+            remove_own_rows: prepare(remove_own_rows()).await?,
+            add_own_rows: prepare(add_own_rows()).await?,
+            fanout_targets: prepare(FANOUT_TARGETS.to_owned()).await?,
+            fanout: prepare(fanout()).await?,
+            unqueue: prepare(UNQUEUE.to_owned()).await?,
+            queue: prepare(QUEUE.to_owned()).await?,
+            checkpoint: prepare(CHECKPOINT.to_owned()).await?,
+            forget_steps: prepare(FORGET_STEPS.to_owned()).await?,
+        })
+    }
+}
+
+fn set_excluded<'a>(columns: impl Iterator<Item = &'a str>) -> String {
+    columns.map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ")
+}
+
+fn companies() -> String {
+    format!(
+        "-- projector::statements::companies
+        INSERT INTO {{schema}}.companies ({names}) SELECT {selected} FROM {unnest} AS n ({names})
+        ON CONFLICT (tenant_id, company_id) DO UPDATE SET {set}",
+        names = names(COMPANIES),
+        selected = selected(COMPANIES, "n"),
+        unnest = unnest(COMPANIES),
+        set = set_excluded(COMPANIES.iter().map(|(name, _)| *name).skip(2)),
+    )
+}
+
+/// What a row shows of its company: nothing while that is deleted.
+fn shown() -> String {
+    let shown = DENORMALISED.iter().map(|(_, column, _)| format!("CASE WHEN c.deleted_at IS NULL THEN c.{column} END"));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+fn denormalised_names() -> String {
+    DENORMALISED.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+fn prospects() -> String {
+    let own = PROSPECTS.iter().map(|(name, kind)| match (*name, *kind) {
+        ("position", _) => "greatest(n.position, c.position)".to_owned(),
+        ("updated_at", _) => "greatest(n.updated_at, c.updated_at)".to_owned(),
+        (name, crate::columns::Kind::Json) => format!("n.{name}::jsonb"),
+        (name, _) => format!("n.{name}"),
+    });
+    format!(
+        "-- projector::statements::prospects
+        INSERT INTO {{schema}}.company_prospect ({names}, {denormalised})
+        SELECT {own}, {shown}
+        FROM {unnest} AS n ({names})
+        LEFT JOIN {{schema}}.companies AS c ON c.tenant_id = n.tenant_id AND c.company_id = n.assigned_company_id
+        ON CONFLICT (tenant_id, row_id) DO UPDATE SET {set}",
+        names = names(PROSPECTS),
+        denormalised = denormalised_names(),
+        own = own.collect::<Vec<_>>().join(", "),
+        shown = shown(),
+        unnest = unnest(PROSPECTS),
+        set = set_excluded(
+            PROSPECTS.iter().map(|(name, _)| *name).skip(2).chain(DENORMALISED.iter().map(|(name, _, _)| *name))
+        ),
+    )
+}
+
+/// $1 tenants, $2 companies whose own row may have to go: deleted, or a prospect has come.
+fn remove_own_rows() -> String {
+    format!(
+        "-- projector::statements::remove_own_rows
+        DELETE FROM {{schema}}.company_prospect AS p
+        USING unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
+        WHERE p.tenant_id = t.tenant_id AND p.row_id = t.company_id AND p.prospect_id IS NULL
+          AND ({HAS_PROSPECT} OR NOT EXISTS (
+              SELECT FROM {{schema}}.companies AS c
+              WHERE c.tenant_id = t.tenant_id AND c.company_id = t.company_id AND c.deleted_at IS NULL))"
+    )
+}
+
+/// $1 tenants, $2 companies that may need a row of their own: live, and no prospect is there.
+fn add_own_rows() -> String {
+    let shown: Vec<String> = DENORMALISED.iter().map(|(_, column, _)| format!("c.{column}")).collect();
+    format!(
+        "-- projector::statements::add_own_rows
+        INSERT INTO {{schema}}.company_prospect
+            (tenant_id, row_id, position, assigned_company_id, created_at, updated_at, {denormalised})
+        SELECT c.tenant_id, c.company_id, c.position, c.company_id, c.created_at, c.updated_at, {shown}
+        FROM unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
+        JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
+        WHERE c.deleted_at IS NULL AND NOT {HAS_PROSPECT}
+        ON CONFLICT (tenant_id, row_id) DO NOTHING",
+        denormalised = denormalised_names(),
+        shown = shown.join(", "),
+    )
+}
+
+/// $1 tenants, $2 companies, $3 the rows after which to go on, $4 most rows of one company, $5 most rows of all
+const FANOUT_TARGETS: &str = "-- projector::statements::fanout_targets
+    SELECT t.ordinality, p.row_id
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS t (tenant_id, company_id, after_row_id, ordinality)
+    CROSS JOIN LATERAL (
+        SELECT p.row_id FROM {schema}.company_prospect AS p
+        WHERE p.tenant_id = t.tenant_id AND p.assigned_company_id = t.company_id AND p.row_id > t.after_row_id
+        ORDER BY p.row_id LIMIT $4
+    ) AS p
+    ORDER BY t.ordinality, p.row_id
+    LIMIT $5";
+
+/// $1 tenants, $2 companies, $3 rows
+fn fanout() -> String {
+    let set = DENORMALISED.iter().map(|(name, column, _)| format!("{name} = CASE WHEN c.deleted_at IS NULL THEN c.{column} END"));
+    format!(
+        "-- projector::statements::fanout
+        UPDATE {{schema}}.company_prospect AS p
+        SET {set}, position = greatest(p.position, c.position), updated_at = greatest(p.prospect_updated_at, c.updated_at)
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS t (tenant_id, company_id, row_id)
+        JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
+        WHERE p.tenant_id = t.tenant_id AND p.row_id = t.row_id AND p.assigned_company_id = t.company_id",
+        set = set.collect::<Vec<_>>().join(", "),
+    )
+}
+
+/// $1 projection, $2 generation, $3 tenants, $4 companies
+const UNQUEUE: &str = "-- projector::statements::unqueue
+    DELETE FROM read.fanout AS f
+    USING unnest($3::uuid[], $4::uuid[]) AS t (tenant_id, company_id)
+    WHERE f.projection = $1 AND f.generation = $2 AND f.tenant_id = t.tenant_id AND f.company_id = t.company_id";
+
+/// $1 projection, $2 generation, $3 tenants, $4 companies, $5 positions, $6 next positions, $7 rows after which to go on
+const QUEUE: &str = "-- projector::statements::queue
+    INSERT INTO read.fanout (projection, generation, tenant_id, company_id, position, next_position, after_row_id)
+    SELECT $1, $2, t.* FROM unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::uuid[]) AS t
+    ON CONFLICT (projection, generation, tenant_id, company_id)
+    DO UPDATE SET position = excluded.position, next_position = excluded.next_position, after_row_id = excluded.after_row_id";
+
+/// $1 projection, $2 generation, $3 step, $4 position, $5 epoch
+const CHECKPOINT: &str = "-- projector::statements::checkpoint
+    INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch) VALUES ($1, $2, $3, $4, $5)";
+
+/// $1 projection, $2 generation, $3 the oldest step to keep
+const FORGET_STEPS: &str = "-- projector::statements::forget_steps
+    DELETE FROM read.checkpoint_steps WHERE projection = $1 AND generation = $2 AND step < $3";
