@@ -1,0 +1,80 @@
+//! The log's own pages, and the projections.
+
+use event_store::Keyring;
+use insta::assert_snapshot;
+use uuid::Uuid;
+
+use crate::support::{KEY_FILE, OTHER_TENANT, Stack, TENANT, id};
+
+async fn event(stack: &Stack, position: i64, tenant: &str, person: &str, payload: &str) {
+    stack
+        .sql(&format!(
+            "INSERT INTO log.events VALUES ({position}, '{tenant}', 'prospect', '{person}', {position}, '{}', 'ProspectRegistered', 1,
+                 '{payload}', '{{\"actor\":\"key:pk_x\"}}', '2026-01-01T00:00:00Z')",
+            id(100 + u32::try_from(position).expect("small"))
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn events_come_in_order_with_what_is_personal_opened() {
+    let stack = Stack::new().await;
+    let keyring = Keyring::parse(KEY_FILE).expect("keys");
+    let tenant = Uuid::parse_str(TENANT).expect("an id");
+    let person = Uuid::parse_str(&id(20)).expect("an id");
+    let (key, wrapped) = keyring.new_person_key(tenant, person).expect("a key");
+    let event_id = Uuid::parse_str(&id(101)).expect("an id");
+    let sealed = key.seal(tenant, person, event_id, br#"{"first_name":"Ada"}"#).expect("sealed").0;
+    stack
+        .client
+        .execute(
+            "INSERT INTO log.person_keys (tenant_id, person_id, wrapping_key_id, wrapped_key) VALUES ($1, $2, $3, $4)",
+            &[&tenant, &person, &wrapped.wrapping_key_id, &wrapped.wrapped],
+        )
+        .await
+        .expect("a key row");
+    stack
+        .sql(&format!(
+            "INSERT INTO log.person_keys (tenant_id, person_id, erased_position) VALUES ('{TENANT}', '{}', 3)",
+            id(21)
+        ))
+        .await;
+    event(
+        &stack,
+        1,
+        TENANT,
+        &id(20),
+        &format!(r#"{{"profile":{{"country":"GB"}},"personal":{{"sealed":"{sealed}"}}}}"#),
+    )
+    .await;
+    event(&stack, 2, OTHER_TENANT, &id(30), r#"{"profile":{}}"#).await;
+    event(&stack, 3, TENANT, &id(21), r#"{"personal":{"sealed":"AAAA"}}"#).await;
+
+    let answer = stack.get("/v1/events").await;
+    assert_eq!(answer.header("prospectus-position"), "3");
+    assert_snapshot!(answer.shown(), @"");
+    let first = stack.get("/v1/events?limit=1").await.json();
+    assert_eq!(first["next_cursor"], "1");
+    let second = stack.get("/v1/events?limit=1&cursor=1").await.json();
+    assert_eq!((second["items"][0]["position"].as_i64(), second["next_cursor"].as_str()), (Some(3), Some("3")));
+    assert_eq!(stack.get("/v1/events?after=3").await.body, "{\"items\":[]}");
+    assert_eq!(stack.request("GET", "/v1/events", &stack.reader, "").await.status, 403);
+    for query in ["after=-1", "after=x", "limit=0", "limit=1001", "after=1&cursor=1"] {
+        assert_eq!(stack.get(&format!("/v1/events?{query}")).await.status, 400, "{query}");
+    }
+    // A key row that is missing is no erasure: nothing is blanked.
+    event(&stack, 4, TENANT, &id(22), r#"{"personal":{"sealed":"AAAA"}}"#).await;
+    assert_eq!(stack.get("/v1/events?after=3").await.status, 500);
+}
+
+#[tokio::test]
+async fn projections_say_how_far_they_are() {
+    let stack = Stack::new().await;
+    event(&stack, 1, TENANT, &id(20), "{}").await;
+    event(&stack, 2, TENANT, &id(20), "{}").await;
+    stack.checkpoint(1).await;
+    let mut page = stack.get("/v1/projections").await.json();
+    let seconds = page["items"][0]["lag_seconds"].take();
+    assert!(seconds.as_f64().is_some_and(|seconds| seconds >= 0.0));
+    assert_snapshot!(page.to_string(), @"");
+}

@@ -1,0 +1,8 @@
+//! The query service over a real socket, on a real PostgreSQL.
+
+mod events;
+mod freshness;
+mod lists;
+mod records;
+mod replicas;
+mod support;

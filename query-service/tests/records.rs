@@ -1,0 +1,126 @@
+//! One record by its id.
+
+use insta::assert_snapshot;
+
+use crate::support::{OTHER_TENANT, Stack, TENANT, id};
+
+#[tokio::test]
+async fn a_company_shows_every_field() {
+    let stack = Stack::new().await;
+    stack.checkpoint(7).await;
+    stack
+        .company(
+            &id(10),
+            "domain, name, name_sort, revenue, revenue_currency, attributes, external_refs",
+            "'example.com', 'Example \"é\"', 'example', 9007199254740993, 'USD', '{\"a\": 1}', '[{\"source\": \"crm\", \"id\": \"1\"}]'",
+        )
+        .await;
+    let answer = stack.get(&format!("/v1/companies/{}", id(10))).await;
+    assert_snapshot!(answer.shown(), @"");
+    assert_eq!((answer.header("etag"), answer.header("prospectus-position")), ("\"3\"", "7"));
+    assert_eq!(answer.header("prospectus-epoch"), "1.00000001");
+    let head = stack.request("HEAD", &format!("/v1/companies/{}", id(10)), &stack.key, "").await;
+    assert_eq!((head.status, head.header("etag"), head.body.as_str()), (200, "\"3\"", ""));
+    let some = stack.get(&format!("/v1/companies/{}?fields=name,revenue", id(10))).await;
+    assert_snapshot!(some.body, @"");
+}
+
+#[tokio::test]
+async fn an_etag_saves_the_body() {
+    let stack = Stack::new().await;
+    stack.company(&id(10), "domain", "'example.com'").await;
+    let path = format!("/v1/companies/{}", id(10));
+    for tags in ["\"3\"", "W/\"3\"", "\"1\", \"3\"", "*"] {
+        let answer = stack.get_with(&path, &format!("If-None-Match: {tags}\r\n")).await;
+        assert_eq!((answer.status, answer.body.as_str(), answer.header("etag")), (304, "", "\"3\""), "{tags}");
+    }
+    assert_eq!(stack.get_with(&path, "If-None-Match: \"2\"\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_the_same_as_what_is_anothers() {
+    let stack = Stack::new().await;
+    stack.company(&id(10), "domain", "'example.com'").await;
+    stack.prospect(&id(20), "first_name", "'Ada'").await;
+    let mut seen = Vec::new();
+    for (key, path) in [
+        (&stack.other_key, format!("/v1/companies/{}", id(10))),
+        (&stack.key, format!("/v1/companies/{}", id(99))),
+        (&stack.key, "/v1/companies/none".to_owned()),
+        (&stack.other_key, format!("/v1/prospects/{}", id(20))),
+        (&stack.key, format!("/v1/prospects/{}", id(10))),
+    ] {
+        let answer = stack.request("GET", &path, key, "").await;
+        seen.push(answer.shown());
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "{seen:#?}");
+    assert_snapshot!(seen[0], @"");
+    for path in ["/v1/companies", "/v1/prospects", "/v1/company-prospects", "/v1/events"] {
+        let answer = stack.request("GET", path, &stack.other_key, "").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "{\"items\":[]}"), "{path}");
+    }
+    assert_ne!(TENANT, OTHER_TENANT);
+}
+
+#[tokio::test]
+async fn deleted_and_merged_companies_say_so() {
+    let stack = Stack::new().await;
+    stack.company(&id(10), "domain, deleted_at", "'example.com', '2026-03-01T00:00:00Z'").await;
+    stack
+        .company(&id(11), "domain, deleted_at, merged_into", &format!("'b.com', '2026-03-01T00:00:00Z', '{}'", id(12)))
+        .await;
+    let gone = stack.get(&format!("/v1/companies/{}", id(10))).await;
+    assert_snapshot!(gone.shown(), @"");
+    let shown = stack.get(&format!("/v1/companies/{}?include_deleted=true", id(10))).await;
+    assert_eq!((shown.status, shown.json()["deleted_at"].as_str()), (200, Some("2026-03-01T00:00:00Z")));
+    let moved = stack.get(&format!("/v1/companies/{}", id(11))).await;
+    assert_eq!((moved.status, moved.header("location")), (301, format!("/v1/companies/{}", id(12)).as_str()));
+    let all = stack.get("/v1/companies").await;
+    assert_eq!(all.body, "{\"items\":[]}");
+    let all = stack.get("/v1/companies?include_deleted=true").await;
+    assert_eq!(all.json()["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn a_prospect_shows_its_own_fields_and_where_its_company_leads() {
+    let stack = Stack::new().await;
+    stack
+        .prospect(
+            &id(20),
+            "first_name, last_name, email, prospect_city, assigned_company_id",
+            &format!("'Ada', 'Lovelace', 'Ada@example.com', 'London', '{}'", id(10)),
+        )
+        .await;
+    let answer = stack.get(&format!("/v1/prospects/{}", id(20))).await;
+    assert_snapshot!(answer.shown(), @"");
+    assert_eq!(answer.header("etag"), "\"2.0\"", "its company is deleted");
+    stack.prospect(&id(21), "first_name", "'Ada'").await;
+    assert_eq!(stack.get(&format!("/v1/prospects/{}", id(21))).await.header("etag"), "\"2\"");
+}
+
+#[tokio::test]
+async fn wrong_requests_are_refused() {
+    let stack = Stack::new().await;
+    let path = format!("/v1/companies/{}", id(10));
+    for (query, code) in [
+        ("?nonsense=1", "unknown_parameter"),
+        ("?fields=nonsense", "invalid_parameter"),
+        ("?include_deleted=maybe", "invalid_parameter"),
+        ("?fields=name&fields=domain", "invalid_parameter"),
+        ("?fields=%FF", "invalid_utf8"),
+    ] {
+        let answer = stack.get(&format!("{path}{query}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, code), "{query}");
+    }
+    for position in ["-1", "x", "99999999999999999999"] {
+        let answer = stack.get_with(&path, &format!("Prospectus-Min-Position: {position}\r\n")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_parameter"), "{position}");
+    }
+    assert_eq!(stack.request("GET", &path, "pk_nonsense.nonsense", "").await.status, 401);
+    assert_eq!(stack.request("POST", &path, &stack.key, "").await.status, 405);
+    let document = stack.get("/openapi.json").await.json();
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
+    assert_snapshot!(format!("{paths:?}"), @"");
+}
