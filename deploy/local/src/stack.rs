@@ -120,20 +120,21 @@ impl Stack {
         if self.options.postgres_only {
             return Ok(());
         }
-        let mut order = vec![Part::Nats];
         for number in 1..=self.options.replicas {
             postgres::make_replica(&self.postgres, &self.shared.data, self.account, Part::Replica(number), port).await?;
-            order.push(Part::Replica(number));
         }
-        order.extend((1..=self.options.command_services).map(Part::CommandService));
-        order.extend([Part::Projector, Part::QueryService]);
-        for part in &order {
-            let wanted = !self.options.without.contains(part);
-            self.keep(*part, wanted)?;
-        }
-        for part in order {
-            if !self.options.without.contains(&part) {
-                self.ready(part).await?;
+        let servers: Vec<Part> = [Part::Nats].into_iter().chain((1..=self.options.replicas).map(Part::Replica)).collect();
+        let mut services: Vec<Part> = (1..=self.options.command_services).map(Part::CommandService).collect();
+        services.extend([Part::Projector, Part::QueryService]);
+        for parts in [servers, services] {
+            for part in &parts {
+                let wanted = !self.options.without.contains(part);
+                self.keep(*part, wanted)?;
+            }
+            for part in parts {
+                if !self.options.without.contains(&part) {
+                    self.ready(part).await?;
+                }
             }
         }
         Ok(())
