@@ -2,6 +2,8 @@
 
 pub(crate) mod cursor;
 pub(crate) mod filter;
+#[cfg(test)]
+mod plans;
 pub(crate) mod resource;
 pub(crate) mod sort;
 pub(crate) mod statement;

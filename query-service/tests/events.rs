@@ -52,7 +52,50 @@ async fn events_come_in_order_with_what_is_personal_opened() {
 
     let answer = stack.get("/v1/events").await;
     assert_eq!(answer.header("prospectus-position"), "3");
-    assert_snapshot!(answer.shown(), @"");
+    assert_snapshot!(answer.shown(), @r##"
+    200
+    {
+      "items": [
+        {
+          "aggregate_id": "00000000-0000-7000-8000-000000000020",
+          "aggregate_type": "prospect",
+          "event_id": "00000000-0000-7000-8000-000000000101",
+          "metadata": {
+            "actor": "key:pk_x"
+          },
+          "payload": {
+            "personal": {
+              "first_name": "Ada"
+            },
+            "profile": {
+              "country": "GB"
+            }
+          },
+          "position": 1,
+          "recorded_at": "2026-01-01T00:00:00Z",
+          "sequence": 1,
+          "type": "ProspectRegistered",
+          "version": 1
+        },
+        {
+          "aggregate_id": "00000000-0000-7000-8000-000000000021",
+          "aggregate_type": "prospect",
+          "event_id": "00000000-0000-7000-8000-000000000103",
+          "metadata": {
+            "actor": "key:pk_x"
+          },
+          "payload": {
+            "personal": "erased"
+          },
+          "position": 3,
+          "recorded_at": "2026-01-01T00:00:00Z",
+          "sequence": 3,
+          "type": "ProspectRegistered",
+          "version": 1
+        }
+      ]
+    }
+    "##);
     let first = stack.get("/v1/events?limit=1").await.json();
     assert_eq!(first["next_cursor"], "1");
     let second = stack.get("/v1/events?limit=1&cursor=1").await.json();
@@ -76,5 +119,5 @@ async fn projections_say_how_far_they_are() {
     let mut page = stack.get("/v1/projections").await.json();
     let seconds = page["items"][0]["lag_seconds"].take();
     assert!(seconds.as_f64().is_some_and(|seconds| seconds >= 0.0));
-    assert_snapshot!(page.to_string(), @"");
+    assert_snapshot!(page.to_string(), @r##"{"items":[{"generation":1,"head":2,"lag_events":1,"lag_seconds":null,"last_error":null,"position":1,"projection":"company_prospect","state":"live"}]}"##);
 }

@@ -24,7 +24,22 @@ async fn an_answer_that_would_be_stale_is_refused_with_the_lag() {
     stack.checkpoint(5).await;
     let answer = stack.get_with("/v1/companies", "Prospectus-Min-Position: 9\r\nPrefer: wait=0\r\n").await;
     assert_eq!((answer.header("retry-after"), answer.header("prospectus-position")), ("1", "5"));
-    assert_snapshot!(answer.shown(), @"");
+    assert_snapshot!(answer.shown(), @r##"
+    503
+    {
+      "code": "not_fresh",
+      "detail": "position 9 was asked for, 5 is what can be read now",
+      "lag": {
+        "events": 4,
+        "reached": 5,
+        "wanted": 9
+      },
+      "position": 5,
+      "status": 503,
+      "title": "The answer cannot include that position yet",
+      "type": "/problems/not_fresh"
+    }
+    "##);
 }
 
 #[tokio::test]

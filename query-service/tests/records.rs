@@ -16,13 +16,59 @@ async fn a_company_shows_every_field() {
         )
         .await;
     let answer = stack.get(&format!("/v1/companies/{}", id(10))).await;
-    assert_snapshot!(answer.shown(), @"");
+    assert_snapshot!(answer.shown(), @r##"
+    200
+    {
+      "additional_domains": [],
+      "address": null,
+      "attributes": {
+        "a": 1
+      },
+      "city": null,
+      "company_id": "00000000-0000-7000-8000-000000000010",
+      "company_type": null,
+      "country": null,
+      "created_at": "2026-01-02T03:04:05.678Z",
+      "deleted_at": null,
+      "domain": "example.com",
+      "email_address": null,
+      "employee_count": null,
+      "employee_size_link": null,
+      "external_refs": [
+        {
+          "id": "1",
+          "source": "crm"
+        }
+      ],
+      "flags": [],
+      "founding_date": null,
+      "industry": null,
+      "legal_name": null,
+      "logo_url": null,
+      "long_description": null,
+      "max_employee_size": null,
+      "merged_into": null,
+      "min_employee_size": null,
+      "mobile_phone": null,
+      "name": "Example \"é\"",
+      "phone": null,
+      "position": 7,
+      "revenue": 9007199254740993,
+      "revenue_currency": "USD",
+      "short_description": null,
+      "social_media": [],
+      "state": null,
+      "updated_at": "2026-02-03T04:05:06Z",
+      "version": 3,
+      "zip_code": null
+    }
+    "##);
     assert_eq!((answer.header("etag"), answer.header("prospectus-position")), ("\"3\"", "7"));
     assert_eq!(answer.header("prospectus-epoch"), "1.00000001");
     let head = stack.request("HEAD", &format!("/v1/companies/{}", id(10)), &stack.key, "").await;
     assert_eq!((head.status, head.header("etag"), head.body.as_str()), (200, "\"3\"", ""));
     let some = stack.get(&format!("/v1/companies/{}?fields=name,revenue", id(10))).await;
-    assert_snapshot!(some.body, @"");
+    assert_snapshot!(some.body, @r##"{"name":"Example \"é\"","revenue":9007199254740993}"##);
 }
 
 #[tokio::test]
@@ -55,7 +101,16 @@ async fn what_is_not_there_is_the_same_as_what_is_anothers() {
     }
     seen.dedup();
     assert_eq!(seen.len(), 1, "{seen:#?}");
-    assert_snapshot!(seen[0], @"");
+    assert_snapshot!(seen[0], @r##"
+    404
+    {
+      "code": "not_found",
+      "detail": "there is no such record",
+      "status": 404,
+      "title": "Not found",
+      "type": "/problems/not_found"
+    }
+    "##);
     for path in ["/v1/companies", "/v1/prospects", "/v1/company-prospects", "/v1/events"] {
         let answer = stack.request("GET", path, &stack.other_key, "").await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "{\"items\":[]}"), "{path}");
@@ -71,7 +126,17 @@ async fn deleted_and_merged_companies_say_so() {
         .company(&id(11), "domain, deleted_at, merged_into", &format!("'b.com', '2026-03-01T00:00:00Z', '{}'", id(12)))
         .await;
     let gone = stack.get(&format!("/v1/companies/{}", id(10))).await;
-    assert_snapshot!(gone.shown(), @"");
+    assert_snapshot!(gone.shown(), @r##"
+    410
+    {
+      "code": "gone",
+      "deleted_at": "2026-03-01T00:00:00Z",
+      "detail": "the record is deleted; ?include_deleted=true shows it",
+      "status": 410,
+      "title": "The record is deleted",
+      "type": "/problems/gone"
+    }
+    "##);
     let shown = stack.get(&format!("/v1/companies/{}?include_deleted=true", id(10))).await;
     assert_eq!((shown.status, shown.json()["deleted_at"].as_str()), (200, Some("2026-03-01T00:00:00Z")));
     let moved = stack.get(&format!("/v1/companies/{}", id(11))).await;
@@ -93,7 +158,38 @@ async fn a_prospect_shows_its_own_fields_and_where_its_company_leads() {
         )
         .await;
     let answer = stack.get(&format!("/v1/prospects/{}", id(20))).await;
-    assert_snapshot!(answer.shown(), @"");
+    assert_snapshot!(answer.shown(), @r##"
+    200
+    {
+      "address": null,
+      "assigned_company_id": "00000000-0000-7000-8000-000000000010",
+      "attributes": {},
+      "city": "London",
+      "company_id": null,
+      "country": null,
+      "created_at": "2026-01-02T00:00:00Z",
+      "deleted_at": null,
+      "department": null,
+      "email": "Ada@example.com",
+      "erased_at": null,
+      "external_refs": [],
+      "first_name": "Ada",
+      "flags": [],
+      "job_title": null,
+      "job_title_level": null,
+      "job_title_link": null,
+      "last_name": "Lovelace",
+      "mobile_phone": null,
+      "phone": null,
+      "position": 8,
+      "prospect_id": "00000000-0000-7000-8000-000000000020",
+      "salutation": null,
+      "state": null,
+      "updated_at": "2026-01-03T00:00:00Z",
+      "version": 2,
+      "zip_code": null
+    }
+    "##);
     assert_eq!(answer.header("etag"), "\"2.0\"", "its company is deleted");
     stack.prospect(&id(21), "first_name", "'Ada'").await;
     assert_eq!(stack.get(&format!("/v1/prospects/{}", id(21))).await.header("etag"), "\"2\"");
@@ -122,5 +218,5 @@ async fn wrong_requests_are_refused() {
     let document = stack.get("/openapi.json").await.json();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
     let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
-    assert_snapshot!(format!("{paths:?}"), @"");
+    assert_snapshot!(format!("{paths:?}"), @r##"["/v1/companies", "/v1/companies/{id}", "/v1/company-prospects", "/v1/events", "/v1/projections", "/v1/prospects", "/v1/prospects/{id}"]"##);
 }

@@ -47,7 +47,7 @@ impl Selection {
         let rows = self.limit + 1;
         let key = sort.column;
         let columns = format!("{}, r.{key} AS sort_key, r.{id} AS sort_id", select_list(self.resource.columns));
-        let from = self.from_sql(generation);
+        let from = self.rows_sql(generation);
         let next = self.conditions.values.len() + 2;
         let (with_key, without_key) = match &self.after {
             None => (Some(String::new()), String::new()),
@@ -80,12 +80,12 @@ impl Selection {
 
     /// How many rows the filters leave, without cursor and limit.
     pub(crate) fn count_sql(&self, generation: i32) -> String {
-        format!("-- query_service::list::count\nSELECT count(*) {}", self.from_sql(generation))
+        format!("-- query_service::list::count\nSELECT count(*) {}", self.rows_sql(generation))
     }
 
     /// The planner's estimate of the same.
     pub(crate) fn estimate_sql(&self, generation: i32) -> String {
-        let (id, from) = (self.resource.id, self.from_sql(generation));
+        let (id, from) = (self.resource.id, self.rows_sql(generation));
         format!("-- query_service::list::estimate\nEXPLAIN (FORMAT JSON) SELECT r.{id} {from}")
     }
 
@@ -94,7 +94,7 @@ impl Selection {
         self.conditions.count <= 1 && self.limit == crate::routes::LIMIT_DEFAULT
     }
 
-    fn from_sql(&self, generation: i32) -> String {
+    fn rows_sql(&self, generation: i32) -> String {
         let Resource { table, always, live, .. } = self.resource;
         let live = if self.include_deleted { "" } else { live };
         let schema = migrations::schema_name(generation);
