@@ -42,23 +42,20 @@ impl ReadError {
         let Self::Database(error) = self else {
             return if matches!(self, Self::Lost) { Remedy::OtherReplica } else { Remedy::GiveUp };
         };
-        match error.code() {
+        let Some(code) = error.code() else {
             // Without a code of the server it is the network's failure, or a value of ours that does not fit its column.
-            None if error.is_closed()
-                || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>()) =>
-            {
-                Remedy::OtherReplica
-            }
-            None => Remedy::GiveUp,
-            Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME => {
-                Remedy::OtherGeneration
-            }
-            Some(code) if *code == SqlState::T_R_SERIALIZATION_FAILURE => Remedy::Again,
+            let network = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
+            return if error.is_closed() || network { Remedy::OtherReplica } else { Remedy::GiveUp };
+        };
+        if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME {
+            Remedy::OtherGeneration
+        } else if *code == SqlState::T_R_SERIALIZATION_FAILURE {
+            Remedy::Again
+        } else if ["08", "57P", "53"].iter().any(|class| code.code().starts_with(class)) {
             // 08: connection; 57P: the server is ending or starting; 53: it has no connection left.
-            Some(code) if ["08", "57P", "53"].iter().any(|class| code.code().starts_with(class)) => {
-                Remedy::OtherReplica
-            }
-            Some(_) => Remedy::GiveUp,
+            Remedy::OtherReplica
+        } else {
+            Remedy::GiveUp
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) struct Replica {
 /// All servers that are read.
 #[derive(Debug)]
 pub struct Replicas {
-    replicas: Vec<Arc<Replica>>,
+    ordinary: Vec<Arc<Replica>>,
     fallback: Option<Arc<Replica>>,
     turn: AtomicUsize,
     moved: watch::Sender<()>,
@@ -74,7 +74,8 @@ impl Replicas {
         let replicas =
             urls.iter().map(|url| Replica::new(url, connections).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let fallback = fallback.map(|url| Replica::new(url, connections).map(Arc::new)).transpose()?;
-        let opened = Arc::new(Self { replicas, fallback, turn: AtomicUsize::new(0), moved: watch::Sender::new(()) });
+        let opened =
+            Arc::new(Self { ordinary: replicas, fallback, turn: AtomicUsize::new(0), moved: watch::Sender::new(()) });
         metrics::describe_gauge!("prospectus_replica_up", "1 while the replica can be read");
         metrics::describe_gauge!(
             "prospectus_replica_lag_events",
@@ -99,7 +100,7 @@ impl Replicas {
     }
 
     fn every(&self) -> impl Iterator<Item = &Arc<Replica>> {
-        self.replicas.iter().chain(&self.fallback)
+        self.ordinary.iter().chain(&self.fallback)
     }
 
     /// Every pool, the replicas' first.
@@ -126,13 +127,13 @@ impl Replicas {
     /// that has not; the fallback if there is none.
     pub(crate) fn choose(&self, tried: &[Arc<Replica>], scope: Scope, wanted: i64) -> Option<Arc<Replica>> {
         let able = |replica: &&Arc<Replica>| replica.is_healthy() && !tried.iter().any(|one| Arc::ptr_eq(one, replica));
-        let freshest = self.replicas.iter().filter(able).map(|replica| replica.reached(scope)).max();
+        let freshest = self.ordinary.iter().filter(able).map(|replica| replica.reached(scope)).max();
         let Some(freshest) = freshest else { return self.fallback.iter().find(able).cloned() };
         let least = wanted.min(freshest).max(freshest.saturating_sub(LAG_EVENTS_MAX));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let count = self.replicas.len();
+        let count = self.ordinary.len();
         (0..count)
-            .map(|step| &self.replicas[(turn.wrapping_add(step)) % count])
+            .map(|step| &self.ordinary[(turn.wrapping_add(step)) % count])
             .find(|replica| able(replica) && replica.reached(scope) >= least)
             .cloned()
     }

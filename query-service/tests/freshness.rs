@@ -107,11 +107,11 @@ async fn another_generation_that_goes_live_is_read_at_once() {
     let transaction = stack.client.transaction().await.expect("a transaction");
     migrations::create_generation(&transaction, "company_prospect", 2, 1).await.expect("tables");
     transaction
-        .batch_execute(&format!(
+        .batch_execute(
             "INSERT INTO read_2.companies SELECT * FROM read_1.companies; UPDATE read_2.companies SET domain = 'next.com';
              UPDATE read.live SET generation = 2;
              INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch) VALUES ('company_prospect', 2, 1, 70, '')"
-        ))
+        )
         .await
         .expect("live");
     transaction.commit().await.expect("committed");

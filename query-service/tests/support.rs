@@ -27,7 +27,8 @@ pub const KEY_FILE: &str =
     "wrap one AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nindex AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n";
 
 pub struct Stack {
-    pub database: TestDatabase,
+    /// Dropped with the stack, after its service.
+    _database: TestDatabase,
     pub client: tokio_postgres::Client,
     pub address: std::net::SocketAddr,
     /// An admin of the first tenant.
@@ -99,7 +100,7 @@ impl Stack {
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));
         let [key, reader, other_key] = keys.try_into().expect("three keys");
-        Self { database, client, address, key, reader, other_key, _trigger: trigger }
+        Self { _database: database, client, address, key, reader, other_key, _trigger: trigger }
     }
 
     pub async fn sql(&self, sql: &str) {

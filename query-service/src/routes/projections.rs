@@ -19,7 +19,8 @@ struct Projections;
 /// How far one generation of a projection is.
 #[derive(Debug, Serialize)]
 struct Projection {
-    projection: String,
+    #[serde(rename = "projection")]
+    name: String,
     generation: i32,
     position: i64,
     head: i64,
@@ -63,7 +64,7 @@ impl Question for Projections {
                 state.epoch = row.try_get(6)?;
             }
             projections.push(Projection {
-                projection: row.try_get(0)?,
+                name: row.try_get(0)?,
                 generation,
                 position,
                 head,
