@@ -173,10 +173,14 @@ async fn concurrent_changes_of_one_record_all_stand() {
         tasks.spawn(async move {
             let body = json!({"attributes": {format!("k{number}"): number}});
             let update = domain::company::UpdateCompany::parse(body).expect("good");
-            executor.execute(id, CompanyCommand::Update(update), &request(None), |_| Map::new()).await.map(|answer| answer.version)
+            executor
+                .execute(id, CompanyCommand::Update(update), &request(None), |_| Map::new())
+                .await
+                .map(|answer| answer.version)
         });
     }
-    let mut versions: Vec<i64> = tasks.join_all().await.into_iter().map(|done| done.expect("it is carried out")).collect();
+    let mut versions: Vec<i64> =
+        tasks.join_all().await.into_iter().map(|done| done.expect("it is carried out")).collect();
     versions.sort_unstable();
     assert_eq!(versions, (2..=25).collect::<Vec<i64>>());
     let loaded = opened.store.loader().load::<Company>(TENANT, id).await.expect("it loads");

@@ -18,10 +18,8 @@ async fn two_racing_registrations_have_one_winner_whose_id_the_other_learns() {
         };
         let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
         let second = if round % 2 == 0 { &other } else { &opened.store };
-        let outcomes = futures_util::join!(
-            opened.store.appender().append(racer(one)),
-            second.appender().append(racer(two))
-        );
+        let outcomes =
+            futures_util::join!(opened.store.appender().append(racer(one)), second.appender().append(racer(two)));
         match outcomes {
             (Ok(_), Err(refused)) => assert_eq!(refused, Refused::ClaimTaken { kind: "domain", holder: one }),
             (Err(refused), Ok(_)) => assert_eq!(refused, Refused::ClaimTaken { kind: "domain", holder: two }),

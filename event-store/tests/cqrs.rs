@@ -17,7 +17,8 @@ async fn the_framework_runs_on_the_store_and_postgres_es_replays_the_view() {
     let context = || Context { now: time::OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
     let companies = CqrsFramework::new(CqrsStore::<Company>::new(opened.store.clone(), TENANT), vec![], context());
     let id = Uuid::now_v7();
-    let register = domain::company::RegisterCompany::parse(json!({"name": "Framework", "domain": "framework.example.com"}));
+    let register =
+        domain::company::RegisterCompany::parse(json!({"name": "Framework", "domain": "framework.example.com"}));
     companies.execute(&id.to_string(), CompanyCommand::Register(register.expect("good"))).await.expect("it is new");
     companies.execute(&id.to_string(), CompanyCommand::Delete).await.expect("it is there");
     assert!(companies.execute(&id.to_string(), CompanyCommand::Delete).await.is_err(), "deleted already");

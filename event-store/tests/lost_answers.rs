@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use event_store::Store;
 use event_store::append::Refused;
 use event_store::receipt::NewReceipt;
-use event_store::Store;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
@@ -115,7 +115,8 @@ async fn an_epoch_begins_on_a_server_that_is_not_the_newest_epochs() {
     let (other, _task) = support::another(&opened.database);
     let after = other.appender().append(append(Uuid::now_v7(), 0)).await.expect("it is new");
     assert!(before.starts_with("1.") && after.epoch.starts_with("2."), "{before} {}", after.epoch);
-    let row = superuser.query_one("SELECT first_position FROM log.epochs WHERE number = 2", &[]).await.expect("epoch 2");
+    let row =
+        superuser.query_one("SELECT first_position FROM log.epochs WHERE number = 2", &[]).await.expect("epoch 2");
     assert_eq!(row.get::<_, i64>(0), 2);
     // The other store hears of it with its next batch.
     let answer = opened.store.appender().append(append(Uuid::now_v7(), 0)).await.expect("it is new");

@@ -38,9 +38,8 @@ async fn a_command_that_would_be_refused_now_gets_its_first_answer() {
     let id = Uuid::now_v7();
     let register = domain::company::RegisterCompany::parse(json!({"name": "Once"})).expect("good");
     executor.create(id, CompanyCommand::Register(register), &request(None)).await.expect("it is new");
-    let delete = async |key: &str| {
-        executor.execute(id, CompanyCommand::Delete, &request(receipt(key, 1)), |_| Map::new()).await
-    };
+    let delete =
+        async |key: &str| executor.execute(id, CompanyCommand::Delete, &request(receipt(key, 1)), |_| Map::new()).await;
     let first = delete("d").await.expect("it is there");
     assert_eq!(delete("d").await.expect("the receipt stands"), first);
     assert!(matches!(delete("another").await, Err(ExecuteError::Domain(domain::CompanyError::Deleted))));

@@ -37,7 +37,9 @@ impl Config {
             (Some(path), _) => std::fs::read_to_string(path)
                 .with_context(|| format!("the key file {} cannot be read", path.display()))?,
             (None, Some(text)) => text.expose().to_owned(),
-            (None, None) => anyhow::bail!("set PROSPECTUS_KEYRING_FILE or PROSPECTUS_KEYRING: personal data is opened with its keys"),
+            (None, None) => anyhow::bail!(
+                "set PROSPECTUS_KEYRING_FILE or PROSPECTUS_KEYRING: personal data is opened with its keys"
+            ),
         };
         Ok(Keyring::parse(&text)?)
     }

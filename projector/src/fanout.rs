@@ -89,7 +89,8 @@ impl Plan {
         for (number, row) in taken {
             rows_of.entry(*number).or_default().push(*row);
         }
-        let mut settled: HashMap<Place, Option<Entry>> = self.again.into_iter().map(|(place, entry)| (place, Some(entry))).collect();
+        let mut settled: HashMap<Place, Option<Entry>> =
+            self.again.into_iter().map(|(place, entry)| (place, Some(entry))).collect();
         for (number, (place, mut entry)) in (1..).zip(self.entries) {
             let mut rows = rows_of.remove(&number).unwrap_or_default();
             let more = number >= cut_from || rows.len() > COMPANY_ROWS_MAX;

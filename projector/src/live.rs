@@ -60,7 +60,11 @@ pub struct Live {
 
 impl Live {
     /// What keeps the projection of `database` up to date, and where it says what keeps it from that.
-    pub fn new(database: Database, keyring: Arc<Keyring>, news: Arc<Notify>) -> (Self, watch::Receiver<Option<String>>) {
+    pub fn new(
+        database: Database,
+        keyring: Arc<Keyring>,
+        news: Arc<Notify>,
+    ) -> (Self, watch::Receiver<Option<String>>) {
         let (trouble, state) = watch::channel(Some("the projection has not started yet".to_owned()));
         (Self { database, keyring, news, trouble }, state)
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use cqrs_es::Aggregate as _;
 use domain::{Company, Prospect, Record};
+use event_store::StoredEvent;
 use event_store::epoch::Epoch;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
 use event_store::seal::PersonKeys;
-use event_store::StoredEvent;
 use futures_util::join;
 use migrations::COMPANY_PROSPECT;
 use quick_cache::Weighter;
@@ -262,11 +262,8 @@ impl Projection {
             change.apply(event, &keys)?;
         }
         // Where prospects were before this step: that company may need a row of its own now.
-        let before: Vec<Place> = change
-            .prospects
-            .iter()
-            .filter_map(|(place, record)| Some((place.0, record.state.company_id?)))
-            .collect();
+        let before: Vec<Place> =
+            change.prospects.iter().filter_map(|(place, record)| Some((place.0, record.state.company_id?))).collect();
         change.touched.extend(before);
         for event in events {
             change.apply(event, &keys)?;
@@ -305,7 +302,13 @@ impl Projection {
     }
 
     /// Writes a step in one transaction: one flush, or two if companies' changes have to reach rows.
-    async fn write(&self, change: &Change, position: i64, epoch: &str, fanout_rows_max: usize) -> Result<Outcome, Error> {
+    async fn write(
+        &self,
+        change: &Change,
+        position: i64,
+        epoch: &str,
+        fanout_rows_max: usize,
+    ) -> Result<Outcome, Error> {
         let companies = change.companies.iter().map(|(place, record)| rows::company(*place, record)).collect();
         let prospects = change.prospects.iter().map(|(place, record)| rows::prospect(*place, record)).collect();
         let (companies, prospects) = (transpose(COMPANIES, companies), transpose(PROSPECTS, prospects));

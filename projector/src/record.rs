@@ -11,6 +11,9 @@ use uuid::Uuid;
 /// A tenant and a record of it.
 pub type Place = (Uuid, Uuid);
 
+/// Records by their places.
+pub type Records<R> = HashMap<Place, Folded<R>>;
+
 /// A record as of one of its events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folded<R> {
@@ -104,11 +107,8 @@ impl Shown for Prospect {
 ///
 /// # Errors
 /// If it cannot be read, or the record is not at the version before it.
-pub fn apply<R: Shown>(
-    records: &mut HashMap<Place, Folded<R>>,
-    event: &StoredEvent,
-    keys: &PersonKeys,
-) -> Result<(), ApplyError> {
+#[expect(clippy::implicit_hasher, reason = "both callers use the default hasher")]
+pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
     let place = (event.tenant_id, event.aggregate_id);
     let version = records.get(&place).map_or(0, |record| record.version);
     if event.sequence != version + 1 {

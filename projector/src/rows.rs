@@ -170,7 +170,9 @@ fn of_profile(profile: &Map<String, Value>, field: &str, kind: Kind) -> Cell {
     match kind {
         Kind::Number => Cell::Number(value.and_then(Value::as_i64)),
         // A phone number that could not be read stands as {"as_given": …}; its flag says so.
-        _ => Cell::Text(value.and_then(|value| value.as_str().or_else(|| value["as_given"].as_str())).map(str::to_owned)),
+        _ => {
+            Cell::Text(value.and_then(|value| value.as_str().or_else(|| value["as_given"].as_str())).map(str::to_owned))
+        }
     }
 }
 

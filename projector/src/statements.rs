@@ -139,7 +139,9 @@ const FANOUT_TARGETS: &str = "-- projector::statements::fanout_targets
 
 /// $1 tenants, $2 companies, $3 rows
 fn fanout() -> String {
-    let set = DENORMALISED.iter().map(|(name, column, _)| format!("{name} = CASE WHEN c.deleted_at IS NULL THEN c.{column} END"));
+    let set = DENORMALISED
+        .iter()
+        .map(|(name, column, _)| format!("{name} = CASE WHEN c.deleted_at IS NULL THEN c.{column} END"));
     format!(
         "-- projector::statements::fanout
         UPDATE {{schema}}.company_prospect AS p

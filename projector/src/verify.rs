@@ -266,11 +266,19 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     let mut claims: HashSet<(Uuid, String, String, Uuid)> = HashSet::new();
     let mut matches = HashSet::new();
     let mut add = |place: Place, held: Vec<domain::Claim>, found: Vec<domain::Match>| {
-        claims.extend(held.iter().map(|c| (place.0, c.kind.to_owned(), keyring.claim_key(place.0, c.kind, &c.key), place.1)));
-        matches.extend(found.iter().map(|m| (place.0, m.kind.to_owned(), keyring.claim_key(place.0, m.kind, &m.key), place.1)));
+        claims.extend(
+            held.iter().map(|c| (place.0, c.kind.to_owned(), keyring.claim_key(place.0, c.kind, &c.key), place.1)),
+        );
+        matches.extend(
+            found.iter().map(|m| (place.0, m.kind.to_owned(), keyring.claim_key(place.0, m.kind, &m.key), place.1)),
+        );
     };
-    companies.iter().for_each(|(place, r)| add(*place, r.state.claims(place.1), r.state.matches(place.1)));
-    prospects.iter().for_each(|(place, r)| add(*place, r.state.claims(place.1), r.state.matches(place.1)));
+    for (place, record) in &companies {
+        add(*place, record.state.claims(place.1), record.state.matches(place.1));
+    }
+    for (place, record) in &prospects {
+        add(*place, record.state.claims(place.1), record.state.matches(place.1));
+    }
     for (name, sql, mut expected) in [("claim", CLAIMS, claims), ("match", MATCHES, matches)] {
         report.rows += expected.len();
         for row in log.client().query(sql, &[]).await? {

@@ -67,6 +67,12 @@ impl State {
 pub(crate) const BIND_TENANT: &str = "-- query_service::read::bind_tenant
     SELECT set_config('prospectus.tenant', $1 /* tenant */, true)";
 
+/// Opens a transaction of one statement and binds it to a tenant, in one message: a setting has no parameters, and a UUID's text
+/// can hold nothing but digits and hyphens. Cheaper than a statement of its own, on the path where that counts.
+pub(crate) fn begin_bound(tenant: Uuid) -> String {
+    format!("BEGIN READ ONLY; SET LOCAL prospectus.tenant = '{}'", tenant.hyphenated())
+}
+
 /// The tenant as the setting holds it.
 pub(crate) fn tenant_text(tenant: Uuid) -> String {
     tenant.hyphenated().to_string()

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use event_store::{Feed, Keyring};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use event_store::{Feed, Keyring};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -216,7 +216,8 @@ pub async fn read_tables_equal_the_log(test: &TestStack) {
     let head = log.head().await.expect("a head").position;
     let replica = database(Part::Replica(1)).client().await.expect("the replica answers");
     let report = eventually("the replica is at the head", async || {
-        let report = projector::verify::verify(&log, &replica, &keyring, PATIENCE).await.expect("both sides can be read");
+        let report =
+            projector::verify::verify(&log, &replica, &keyring, PATIENCE).await.expect("both sides can be read");
         (report.position >= head).then_some(report)
     })
     .await;

@@ -59,7 +59,8 @@ async fn every_acknowledged_command_is_there_once_after_kills() {
     for victim in victims {
         // Kill in the midst of work: after at least 50 more events.
         let before = eventually("the log can be read", async || head(&try_connect(&test).await?).await).await;
-        eventually("more events", async || head(&try_connect(&test).await?).await.filter(|now| *now >= before + 50)).await;
+        eventually("more events", async || head(&try_connect(&test).await?).await.filter(|now| *now >= before + 50))
+            .await;
         let pid = test.stack.pid(victim);
         test.stack.kill(victim);
         eventually("a new process", async || test.stack.pid(victim).filter(|now| Some(*now) != pid)).await;
@@ -69,7 +70,10 @@ async fn every_acknowledged_command_is_there_once_after_kills() {
     test.stack.ready(Part::Primary).await.expect("the primary is back");
     let log = test.superuser(Part::Primary).await;
     let rows = log
-        .query("SELECT payload -> 'profile' ->> 'name', aggregate_id::text, position FROM log.events ORDER BY position", &[])
+        .query(
+            "SELECT payload -> 'profile' ->> 'name', aggregate_id::text, position FROM log.events ORDER BY position",
+            &[],
+        )
         .await
         .expect("the log can be read");
     let mut found: HashMap<String, String> = HashMap::new();

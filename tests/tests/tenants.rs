@@ -31,7 +31,8 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
     let company = demo.command(Method::POST, "/v1/companies", &body).await.id();
     let entry = json!({"platform": "X", "url": "https://x.example/ours"});
     let path = format!("/v1/companies/{company}/social-media");
-    let entry = demo.command(Method::POST, &path, &entry).await.json["social_media_id"].as_str().expect("an id").to_owned();
+    let entry =
+        demo.command(Method::POST, &path, &entry).await.json["social_media_id"].as_str().expect("an id").to_owned();
     let prospect = json!({"first_name": "Ada", "email": "ada@ours.example", "company_id": company});
     let prospect = demo.command(Method::POST, "/v1/prospects", &prospect).await;
     let (prospect, position) = (prospect.id(), prospect.position());
@@ -40,7 +41,11 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
         (Method::PATCH, format!("/v1/companies/{company}"), json!({"name": "Theirs"})),
         (Method::DELETE, format!("/v1/companies/{company}"), json!({})),
         (Method::POST, format!("/v1/companies/{company}/restore"), json!({})),
-        (Method::POST, format!("/v1/companies/{company}/social-media"), json!({"platform": "X", "url": "https://x.example/"})),
+        (
+            Method::POST,
+            format!("/v1/companies/{company}/social-media"),
+            json!({"platform": "X", "url": "https://x.example/"}),
+        ),
         (Method::DELETE, format!("/v1/companies/{company}/social-media/{entry}"), json!({})),
         (Method::PATCH, format!("/v1/prospects/{prospect}"), json!({"first_name": "Eve"})),
         (Method::DELETE, format!("/v1/prospects/{prospect}"), json!({})),
@@ -61,7 +66,10 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
     // A company of another tenant is no company to assign to.
     let theirs = json!({"first_name": "Eve", "company_id": company});
     let refused = stranger.command(Method::POST, "/v1/prospects", &theirs).await;
-    assert_eq!((refused.status, &refused.json["errors"][0]["pointer"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("/company_id")));
+    assert_eq!(
+        (refused.status, &refused.json["errors"][0]["pointer"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("/company_id"))
+    );
     // The same domain and reference are free in another tenant, whose registration changes nothing here.
     assert_eq!(stranger.command(Method::POST, "/v1/companies", &body).await.status, StatusCode::CREATED);
     let own = stranger.command(Method::POST, "/v1/prospects", &json!({"first_name": "Own"})).await.position();
@@ -101,7 +109,11 @@ async fn a_persons_sql_role_sees_its_tenant_whatever_it_sets() {
         ))
         .await
         .expect("people");
-    let demo: Uuid = superuser.query_one("SELECT tenant_id FROM access.tenants WHERE name = 'demo'", &[]).await.expect("demo").get(0);
+    let demo: Uuid = superuser
+        .query_one("SELECT tenant_id FROM access.tenants WHERE name = 'demo'", &[])
+        .await
+        .expect("demo")
+        .get(0);
     let relations = ["log.events", "read.companies", "read.company_prospect", "read.company_prospect_view"];
     let login = async |name: &str| {
         let url = test.stack.superuser_url(Part::Primary);
@@ -124,9 +136,16 @@ async fn a_persons_sql_role_sees_its_tenant_whatever_it_sets() {
     for attempt in &attempts {
         berta.batch_execute(attempt).await.expect("a person may set this");
     }
-    for refused in ["SET ROLE prospectus_query", "SET ROLE prospectus_owner", "SET SESSION AUTHORIZATION anna", "TABLE access.sql_roles",
-        "TABLE log.person_keys", "TABLE log.claims", "INSERT INTO log.events SELECT * FROM log.events", "DELETE FROM log.events"]
-    {
+    for refused in [
+        "SET ROLE prospectus_query",
+        "SET ROLE prospectus_owner",
+        "SET SESSION AUTHORIZATION anna",
+        "TABLE access.sql_roles",
+        "TABLE log.person_keys",
+        "TABLE log.claims",
+        "INSERT INTO log.events SELECT * FROM log.events",
+        "DELETE FROM log.events",
+    ] {
         assert!(berta.batch_execute(refused).await.is_err(), "{refused}");
     }
     for relation in relations {

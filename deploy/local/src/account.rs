@@ -29,7 +29,8 @@ impl Account {
             Some(account) => Ok(Some(account)),
             None => Err(StackError::Missing {
                 program: "a user that PostgreSQL can run as".to_owned(),
-                remedy: "it refuses to run as root; make a user `postgres`, or run the stack as another user".to_owned(),
+                remedy: "it refuses to run as root; make a user `postgres`, or run the stack as another user"
+                    .to_owned(),
             }),
         }
     }

@@ -137,7 +137,8 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), StackError> {
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), StackError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(StackError::io(format!("opening {}", path.display())))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(StackError::io(format!("opening {}", path.display())))
 }
 
 fn new_secrets() -> Result<Value, StackError> {

@@ -40,7 +40,9 @@ pub enum StackError {
     #[error("{0}")]
     DataDirectory(String),
     /// A port that people expect the service on is taken.
-    #[error("port {port} for the {part} is taken by another process: end that one, or run `local-stack up --free-ports`")]
+    #[error(
+        "port {port} for the {part} is taken by another process: end that one, or run `local-stack up --free-ports`"
+    )]
     PortTaken {
         /// The port.
         port: u16,

@@ -42,9 +42,10 @@ impl Postgres {
         chosen.map(|(_, directory)| Self { directory }).ok_or_else(|| match data_major {
             None => StackError::Missing {
                 program: format!("PostgreSQL {POSTGRES_MAJOR_MIN} or later"),
-                remedy: "`make setup`, or `apt-get install postgresql`, or set PROSPECTUS_POSTGRES_BIN to the directory of \
+                remedy:
+                    "`make setup`, or `apt-get install postgresql`, or set PROSPECTUS_POSTGRES_BIN to the directory of \
                          its initdb"
-                    .to_owned(),
+                        .to_owned(),
             },
             Some(major) => StackError::Missing {
                 program: format!("PostgreSQL {major}, which made the data in the data directory,"),
@@ -143,7 +144,8 @@ pub(crate) fn service(name: &str) -> Result<PathBuf, StackError> {
     }
     Err(StackError::Missing {
         program: format!("{name} in {}", directory.display()),
-        remedy: "`cargo build --release --workspace --bins`, or set PROSPECTUS_BIN_DIR to where the services are".to_owned(),
+        remedy: "`cargo build --release --workspace --bins`, or set PROSPECTUS_BIN_DIR to where the services are"
+            .to_owned(),
     })
 }
 

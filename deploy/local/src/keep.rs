@@ -178,7 +178,12 @@ pub(crate) fn signal_child(pid: Option<u32>, signal: Signal) {
     }
 }
 
-async fn pass_on(output: impl AsyncRead + Unpin, part: Part, log: Arc<tokio::sync::Mutex<tokio::fs::File>>, echo: bool) {
+async fn pass_on(
+    output: impl AsyncRead + Unpin,
+    part: Part,
+    log: Arc<tokio::sync::Mutex<tokio::fs::File>>,
+    echo: bool,
+) {
     let mut lines = BufReader::new(output);
     let mut line = Vec::new();
     while let Ok(1..) = lines.read_until(b'\n', &mut line).await {

@@ -24,7 +24,7 @@ struct Line {
 
 #[derive(Subcommand)]
 enum Order {
-    /// Start everything in .data (or $PROSPECTUS_DATA_DIR), with a small sample; stays in the foreground.
+    /// Start everything in .data (or $`PROSPECTUS_DATA_DIR`), with a small sample; stays in the foreground.
     Up {
         #[command(flatten)]
         parts: PartArgs,
@@ -49,7 +49,7 @@ enum Order {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Stop a part of the running stack and hold it off: postgres_primary, postgres_replica, nats, command_service, projector, query_service, relay
+    /// Stop a part of the running stack and hold it off: `postgres_primary`, `postgres_replica`, nats, `command_service`, projector, `query_service`, relay
     Stop {
         /// Which.
         part: Part,
@@ -84,7 +84,9 @@ struct PartArgs {
 async fn main() -> ExitCode {
     let done = match Line::parse().command {
         Order::Up { parts, free_ports } => up(parts, free_ports).await,
-        Order::Exec { parts, only, keep, verbose, command } => exec(parts, only.is_some(), keep, verbose, command).await,
+        Order::Exec { parts, only, keep, verbose, command } => {
+            exec(parts, only.is_some(), keep, verbose, command).await
+        }
         Order::Stop { part } => order(&format!("stop {}", part.name())).await,
         Order::Start { part } => order(&format!("start {}", part.name())).await,
         Order::Wipe { part } => order(&format!("wipe {part}")).await,
@@ -199,7 +201,8 @@ async fn run_in(options: Options, command: Vec<String>) -> anyhow::Result<ExitCo
 
 async fn ended() {
     // Without its signals the process would still be ended by the system's own handling of them.
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
@@ -219,7 +222,9 @@ async fn control(stack: &Stack) -> anyhow::Result<()> {
         let mut line = String::new();
         let mut reader = BufReader::new(tokio::io::AsyncReadExt::take(reader, ORDER_BYTES_MAX));
         let answer = match reader.read_line(&mut line).await {
-            Ok(_) => obey(stack, line.trim()).await.map_or_else(|error| format!("error: {error}"), |()| "done".to_owned()),
+            Ok(_) => {
+                obey(stack, line.trim()).await.map_or_else(|error| format!("error: {error}"), |()| "done".to_owned())
+            }
             Err(error) => format!("error: {error}"),
         };
         // Whoever gave the order may be gone.

@@ -102,7 +102,16 @@ pub(crate) async fn make_primary(postgres: &Postgres, data: &Data, account: Opti
         account.own(&password_file)?;
     }
     let mut command = Command::new(postgres.program("initdb"));
-    command.arg("-D").arg(&directory).args(["-U", "postgres", "-k", "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256"]);
+    command.arg("-D").arg(&directory).args([
+        "-U",
+        "postgres",
+        "-k",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+        "-A",
+        "scram-sha-256",
+    ]);
     command.arg("--pwfile").arg(&password_file);
     let made = run("initdb", command, account).await;
     fs::remove_file(&password_file).map_err(StackError::io("removing the password file"))?;
@@ -127,9 +136,13 @@ pub(crate) async fn make_replica(
     let slot = part.name();
     let client = connect(&superuser_url(data, primary_port).replace(DATABASE, "postgres")).await?;
     // Left by an attempt that did not get to the end.
-    let drop_slot = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
+    let drop_slot =
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
     client.execute(drop_slot, &[&slot]).await.map_err(StackError::database("dropping a replication slot"))?;
-    let url = format!("postgres://postgres:{}@127.0.0.1:{primary_port}/postgres?application_name={slot}", data.superuser_password);
+    let url = format!(
+        "postgres://postgres:{}@127.0.0.1:{primary_port}/postgres?application_name={slot}",
+        data.superuser_password
+    );
     let mut command = Command::new(postgres.program("pg_basebackup"));
     command.arg("-D").arg(&directory).args(["-R", "-C", "-S", &slot, "-X", "stream", "-c", "fast", "-d", &url]);
     run("pg_basebackup", command, account).await
@@ -137,7 +150,8 @@ pub(crate) async fn make_replica(
 
 fn make_directory(directory: &Path, account: Option<Account>) -> Result<(), StackError> {
     if directory.exists() {
-        fs::remove_dir_all(directory).map_err(StackError::io(format!("removing the unfinished {}", directory.display())))?;
+        fs::remove_dir_all(directory)
+            .map_err(StackError::io(format!("removing the unfinished {}", directory.display())))?;
     }
     // PostgreSQL takes a directory only if nobody else can read it.
     fs::DirBuilder::new()
@@ -151,7 +165,12 @@ async fn run(program: &str, mut command: Command, account: Option<Account>) -> R
     if let Some(account) = account {
         account.run(&mut command);
     }
-    let output = command.current_dir("/").kill_on_drop(true).output().await.map_err(StackError::io(format!("running {program}")))?;
+    let output = command
+        .current_dir("/")
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(StackError::io(format!("running {program}")))?;
     if output.status.success() {
         return Ok(());
     }
@@ -174,7 +193,8 @@ pub(crate) async fn ready(data: &Data, part: Part, port: u16, database: &str) ->
     let started = Instant::now();
     let url = superuser_url(data, port).replace(DATABASE, database);
     loop {
-        let answer = async { connect(&url).await?.simple_query("SELECT 1").await.map_err(StackError::database("asking")) };
+        let answer =
+            async { connect(&url).await?.simple_query("SELECT 1").await.map_err(StackError::database("asking")) };
         match answer.await {
             Ok(_) => return Ok(()),
             Err(error) if started.elapsed() > READY => {
@@ -214,8 +234,11 @@ pub(crate) async fn set_up(data: &Data, port: u16) -> Result<(), StackError> {
         .ok_or_else(|| StackError::DataDirectory("the API key in secrets.json is not one".to_owned()))?;
     let tenant = "WITH made AS (INSERT INTO access.tenants (tenant_id, name) VALUES ($1, 'demo') ON CONFLICT DO NOTHING RETURNING tenant_id)
          SELECT tenant_id FROM made UNION ALL SELECT tenant_id FROM access.tenants WHERE name = 'demo'";
-    let tenant: Uuid =
-        client.query_one(tenant, &[&Uuid::now_v7()]).await.map_err(StackError::database("making the tenant demo"))?.get(0);
+    let tenant: Uuid = client
+        .query_one(tenant, &[&Uuid::now_v7()])
+        .await
+        .map_err(StackError::database("making the tenant demo"))?
+        .get(0);
     let insert = "INSERT INTO access.api_keys (prefix, tenant_id, secret_sha256, role, name)
          VALUES ($1, $2, $3, 'admin', 'local stack') ON CONFLICT DO NOTHING";
     client

@@ -19,14 +19,17 @@ pub async fn load_sample(stack: &Stack) -> Result<(usize, usize), StackError> {
         .await
         .map_err(StackError::database("connecting"))?;
     let driver = tokio::spawn(connection);
-    let row = client.query_one("SELECT position FROM log.head", &[]).await.map_err(StackError::database("reading the head"))?;
+    let row = client
+        .query_one("SELECT position FROM log.head", &[])
+        .await
+        .map_err(StackError::database("reading the head"))?;
     drop(client);
     driver.abort();
     if row.get::<_, i64>(0) > 0 {
         return Ok((0, 0));
     }
-    let sample: Vec<Value> = serde_json::from_str(SAMPLE)
-        .map_err(|error| StackError::Order(format!("the sample is not JSON: {error}")))?;
+    let sample: Vec<Value> =
+        serde_json::from_str(SAMPLE).map_err(|error| StackError::Order(format!("the sample is not JSON: {error}")))?;
     let mut companies = Vec::new();
     let mut prospects = Vec::new();
     for mut company in sample {
@@ -55,8 +58,9 @@ async fn batch(stack: &Stack, lines: &[String]) -> Result<Vec<Value>, StackError
     let url = stack.url(Part::CommandService(1));
     let port = url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
     let media = Some(("application/x-ndjson", body.as_bytes()));
-    let (status, text) =
-        http::call(port, "POST", "/v1/batch", Some(stack.api_key()), media).await.map_err(StackError::io("sending the sample"))?;
+    let (status, text) = http::call(port, "POST", "/v1/batch", Some(stack.api_key()), media)
+        .await
+        .map_err(StackError::io("sending the sample"))?;
     if status != 200 {
         return Err(refused(text));
     }

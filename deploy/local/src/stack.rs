@@ -121,9 +121,11 @@ impl Stack {
             return Ok(());
         }
         for number in 1..=self.options.replicas {
-            postgres::make_replica(&self.postgres, &self.shared.data, self.account, Part::Replica(number), port).await?;
+            postgres::make_replica(&self.postgres, &self.shared.data, self.account, Part::Replica(number), port)
+                .await?;
         }
-        let servers: Vec<Part> = [Part::Nats].into_iter().chain((1..=self.options.replicas).map(Part::Replica)).collect();
+        let servers: Vec<Part> =
+            [Part::Nats].into_iter().chain((1..=self.options.replicas).map(Part::Replica)).collect();
         let mut services: Vec<Part> = (1..=self.options.command_services).map(Part::CommandService).collect();
         services.extend([Part::Projector, Part::QueryService]);
         for parts in [servers, services] {
@@ -172,7 +174,8 @@ impl Stack {
             }));
         }
         if part == Part::Nats {
-            let program = shared.nats_server.clone().ok_or_else(|| StackError::Order("this stack has no NATS".to_owned()))?;
+            let program =
+                shared.nats_server.clone().ok_or_else(|| StackError::Order("this stack has no NATS".to_owned()))?;
             return Ok(Box::new(move || Recipe {
                 words: vec![
                     program.clone().into_os_string(),
@@ -206,7 +209,9 @@ impl Stack {
         ];
         let role = |role: &str| postgres::role_url(data, role, primary);
         match part {
-            Part::CommandService(_) => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_appender"))),
+            Part::CommandService(_) => {
+                environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_appender")));
+            }
             Part::Projector => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_projector"))),
             _ => {
                 let replicas = (1..=self.options.replicas)
@@ -449,7 +454,9 @@ fn choose_ports(data: &mut Data, options: &Options) -> Result<(), StackError> {
         };
         let before = data.ports.get(&part.name()).copied();
         let listener = match (fixed, before) {
-            (Some(port), _) => TcpListener::bind(("127.0.0.1", port)).map_err(|_| StackError::PortTaken { port, part })?,
+            (Some(port), _) => {
+                TcpListener::bind(("127.0.0.1", port)).map_err(|_| StackError::PortTaken { port, part })?
+            }
             (None, Some(port)) => match TcpListener::bind(("127.0.0.1", port)) {
                 Ok(listener) => listener,
                 Err(_) => free_port()?,

@@ -242,7 +242,7 @@ impl Session {
                 Verdict::Refuse(Refused::Conflict)
             }
         });
-        Ok(self.written(verdicts.collect(), base, &rows))
+        Ok(Self::written(verdicts.collect(), base, &rows))
     }
 
     /// Two flushes: what is there, then what passes.
@@ -324,10 +324,10 @@ impl Session {
         );
         wrote.and(receipts).and(confirmed).map_err(|error| failure(&error))?;
         self.committed(committed, warnings)?;
-        Ok(self.written(verdicts, base, &rows))
+        Ok(Self::written(verdicts, base, &rows))
     }
 
-    fn written(&self, verdicts: Vec<Verdict>, base: i64, rows: &Rows<'_>) -> Written {
+    fn written(verdicts: Vec<Verdict>, base: i64, rows: &Rows<'_>) -> Written {
         let events = rows.events.tenant.len();
         Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") }
     }

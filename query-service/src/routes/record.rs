@@ -1,5 +1,7 @@
 //! One record by its id: the hot path of the service.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use deadpool_postgres::Object;
@@ -17,7 +19,7 @@ use crate::Service;
 use crate::freshness::{POSITION, Wanted};
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
-use crate::read::{BIND_TENANT, Question, Snapshot, State, tenant_text};
+use crate::read::{Question, Snapshot, State, begin_bound};
 use crate::record::{Column, instant_text, write_object};
 use crate::replicas::Scope;
 
@@ -28,9 +30,26 @@ pub(super) struct Sort {
     pub(super) path: &'static str,
     /// Its fields.
     pub(super) columns: &'static [Column],
-    /// The statement that reads one, where `read_0` stands for the generation's schema. Its columns: generation, position, epoch,
-    /// least queued position, id, version, `deleted_at`, `merged_into`, what the version shows of a company, then the fields.
-    pub(super) sql: fn(&str) -> String,
+    /// Makes the statement that reads one from a generation's schema. Its columns: generation, position, epoch, least queued
+    /// position, id, version, `deleted_at`, `merged_into`, the company's version where the record shows something of it, then
+    /// the fields.
+    pub(super) statement: fn(&str) -> String,
+    /// The statement for the generation that was read last, so that a read does not make its text again.
+    pub(super) kept: RwLock<Option<(i32, Arc<str>)>>,
+}
+
+impl Sort {
+    fn sql(&self, generation: i32) -> Arc<str> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((of, sql)) = kept
+            && of == generation
+        {
+            return sql;
+        }
+        let sql: Arc<str> = (self.statement)(&migrations::schema_name(generation)).into();
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&sql)));
+        sql
+    }
 }
 
 /// Columns in front of the fields.
@@ -47,22 +66,14 @@ impl Question for RecordById {
     const SCOPE: Scope = Scope::ReadTables;
 
     async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<Option<Row>>, ReadError> {
-        let sql = (self.sort.sql)(&migrations::schema_name(generation));
-        let bind = client.prepare_cached(BIND_TENANT).await?;
-        let read = client.prepare_cached(&sql).await?;
-        let tenant = tenant_text(self.tenant);
-        let (bind_values, values): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
-            ([&tenant], [&self.tenant, &self.id]);
-        // All four are sent before the first answer is awaited: one flush, one round trip.
-        let (begun, bound, rows, ended) = join!(
-            client.batch_execute("BEGIN READ ONLY"),
-            client.query(&bind, &bind_values),
-            client.query(&read, &values),
-            client.batch_execute("COMMIT"),
-        );
+        let read = client.prepare_cached(&self.sort.sql(generation)).await?;
+        let begin = begin_bound(self.tenant);
+        let values: [&(dyn ToSql + Sync); 2] = [&self.tenant, &self.id];
+        // All three are sent before the first answer is awaited: one flush, one round trip.
+        let (begun, rows, ended) =
+            join!(client.batch_execute(&begin), client.query(&read, &values), client.batch_execute("COMMIT"));
         // The first failure is the cause; what follows it only says that the transaction is over.
         begun?;
-        bound?;
         let row = rows?.pop();
         ended?;
         match row {

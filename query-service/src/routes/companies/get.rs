@@ -1,5 +1,7 @@
 //! `GET /v1/companies/{id}`
 
+use std::sync::RwLock;
+
 use axum::extract::Path;
 use axum::response::Response;
 use service_kit::problem::Problem;
@@ -8,10 +10,11 @@ use crate::record::{COMPANY, select_list};
 use crate::routes::record::{Sort, answer};
 use crate::routes::{Parts, ReadHeaders};
 
-const COMPANY_BY_ID: Sort = Sort {
+static COMPANY_BY_ID: Sort = Sort {
     path: "/v1/companies",
     columns: COMPANY,
-    sql: |schema| {
+    kept: RwLock::new(None),
+    statement: |schema| {
         format!(
             "-- query_service::routes::companies::get
             SELECT l.generation, c.position, c.epoch, NULL::bigint AS queued,

@@ -1,5 +1,7 @@
 //! `GET /v1/prospects/{id}`
 
+use std::sync::RwLock;
+
 use axum::extract::Path;
 use axum::response::Response;
 use service_kit::problem::Problem;
@@ -8,12 +10,13 @@ use crate::record::{PROSPECT, select_list};
 use crate::routes::record::{Sort, answer};
 use crate::routes::{Parts, ReadHeaders};
 
-const PROSPECT_BY_ID: Sort = Sort {
+static PROSPECT_BY_ID: Sort = Sort {
     path: "/v1/prospects",
     columns: PROSPECT,
     // Only a change of this prospect's company that is still on its way keeps the answer back. Where the company that it leads
     // to is not the one it was given, the record shows something of that company, so its version is part of the tag.
-    sql: |schema| {
+    kept: RwLock::new(None),
+    statement: |schema| {
         format!(
             "-- query_service::routes::prospects::get
             SELECT l.generation, c.position, c.epoch,
