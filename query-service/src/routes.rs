@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use service_kit::auth::{Authenticator, Principal, protect};
 use service_kit::http::observe;
 use utoipa::IntoParams;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
@@ -23,6 +25,8 @@ use utoipa_axum::routes;
 
 use crate::Service;
 use crate::freshness::{EPOCH, POSITION};
+use crate::list::Resource;
+use crate::list::resource::{COMPANIES, COMPANY_PROSPECTS, PROSPECTS};
 use crate::read::State as SnapshotState;
 
 /// Items on a page where the request does not say.
@@ -35,7 +39,7 @@ pub(crate) const LIMIT_MAX: usize = 1000;
 /// # Errors
 /// If the description of the endpoints cannot be written as JSON.
 pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Router) -> serde_json::Result<Router> {
-    let (reads, description) = OpenApiRouter::with_openapi(description())
+    let (reads, mut description) = OpenApiRouter::with_openapi(description())
         .routes(routes!(companies::get::get))
         .routes(routes!(companies::list::list))
         .routes(routes!(prospects::get::get))
@@ -44,8 +48,26 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(events::list))
         .routes(routes!(projections::list))
         .split_for_parts();
+    for resource in [&COMPANIES, &PROSPECTS, &COMPANY_PROSPECTS] {
+        describe_filters(&mut description, resource);
+    }
     let reads: Router = protect(reads, authenticator).with_state(service);
     Ok(observe(reads.merge(health).merge(service_kit::docs::router(&description)?), "query-service"))
+}
+
+/// Adds a list's filters to its description, from the table that they are read by.
+fn describe_filters(description: &mut OpenApi, resource: &Resource) {
+    let operation = description.paths.paths.get_mut(resource.path).and_then(|path| path.get.as_mut());
+    let Some(operation) = operation else { return };
+    let parameters = resource.filters.iter().map(|filter| {
+        ParameterBuilder::new()
+            .name(filter.name)
+            .parameter_in(ParameterIn::Query)
+            .description(Some(filter.kind.described()))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .build()
+    });
+    operation.parameters.get_or_insert_default().extend(parameters);
 }
 
 /// The document without its paths, which come with the routes.

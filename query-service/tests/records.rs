@@ -217,6 +217,8 @@ async fn wrong_requests_are_refused() {
     assert_eq!(stack.request("POST", &path, &stack.key, "").await.status, 405);
     let document = stack.get("/openapi.json").await.json();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    let parameters = document["paths"]["/v1/companies"]["get"]["parameters"].to_string();
+    assert!(parameters.contains("employees_min") && parameters.contains("Prospectus-Min-Position"), "{parameters}");
     let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
     assert_snapshot!(format!("{paths:?}"), @r##"["/v1/companies", "/v1/companies/{id}", "/v1/company-prospects", "/v1/events", "/v1/projections", "/v1/prospects", "/v1/prospects/{id}"]"##);
 }

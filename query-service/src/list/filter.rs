@@ -44,6 +44,23 @@ pub(crate) enum Kind {
     After,
 }
 
+impl Kind {
+    /// What the parameter takes, for the documents.
+    pub(crate) fn described(self) -> &'static str {
+        match self {
+            Self::Id | Self::ProspectId => "One of these ids: a,b",
+            Self::Text => "One of these values: a,b; a comma in a value is written \\,",
+            Self::LowerCase | Self::UpperCase => {
+                "One of these values, whatever their case: a,b; a comma in a value is written \\,"
+            }
+            Self::Integer => "One of these whole numbers: 1,2",
+            Self::Least => "At least this whole number",
+            Self::Most => "At most this whole number",
+            Self::After => "After this time (RFC 3339)",
+        }
+    }
+}
+
 /// The conditions of one request.
 #[derive(Default)]
 pub(crate) struct Conditions {
