@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::support::{self, append, checked_log, claim, request};
 
+#[expect(clippy::unnecessary_wraps, reason = "the field that it is for is an option")]
 fn receipt(key: &str, hmac: u8) -> Option<NewReceipt> {
     Some(NewReceipt { key: key.to_owned(), request_hmac: [hmac; 32] })
 }

@@ -107,7 +107,6 @@ impl Shown for Prospect {
 ///
 /// # Errors
 /// If it cannot be read, or the record is not at the version before it.
-#[expect(clippy::implicit_hasher, reason = "both callers use the default hasher")]
 pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
     let place = (event.tenant_id, event.aggregate_id);
     let version = records.get(&place).map_or(0, |record| record.version);

@@ -19,7 +19,7 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -60,12 +60,13 @@ fn describe_filters(description: &mut OpenApi, resource: &Resource) {
     let operation = description.paths.paths.get_mut(resource.path).and_then(|path| path.get.as_mut());
     let Some(operation) = operation else { return };
     let parameters = resource.filters.iter().map(|filter| {
-        ParameterBuilder::new()
+        let parameter = ParameterBuilder::new()
             .name(filter.name)
             .parameter_in(ParameterIn::Query)
             .description(Some(filter.kind.described()))
             .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-            .build()
+            .build();
+        RefOr::T(parameter)
     });
     operation.parameters.get_or_insert_default().extend(parameters);
 }
