@@ -20,7 +20,7 @@ test: setup build ## every test, on throw-away stacks
 check: $(DENY) ## format, lints, documentation, dependencies and their licences
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --quiet
 	$(DENY) --log-level error check licenses bans sources
 
 # Built once, in two to three minutes; kept where `make clean` removes it.
