@@ -67,8 +67,9 @@ impl Selection {
             parts.push(format!("SELECT {columns}\n{from}{has_key}{beyond_cursor}\nORDER BY {ordered} LIMIT {rows}"));
         }
         if sort.nullable {
+            // The key is the same for all of them, but named in the order it lets the index give the rows in order.
             parts.push(format!(
-                "SELECT {columns}\n{from} AND r.{key} IS NULL{without_key}\nORDER BY r.{id}{direction} LIMIT {rows}"
+                "SELECT {columns}\n{from} AND r.{key} IS NULL{without_key}\nORDER BY {ordered} LIMIT {rows}"
             ));
         }
         let sql = match &parts[..] {
