@@ -8,6 +8,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::append::{Append, KeyedValue, NewEvent, Refused, StreamAppend};
@@ -18,6 +19,8 @@ use crate::store::Store;
 
 /// Attempts when a record changes between loading and appending.
 const ATTEMPTS: usize = 20;
+/// Locks that the commands on records are spread over; two records on one lock only wait for each other.
+const TURNS: usize = 16_384;
 /// What one kept record takes beside its state, in bytes.
 const ENTRY_BYTES: u64 = 200;
 
@@ -62,6 +65,8 @@ pub enum ExecuteError<E: std::error::Error> {
 pub struct Executor<R: Record> {
     store: Store,
     kept: Cache<(Uuid, Uuid), Arc<Loaded<R>>, Weight>,
+    /// Commands of this process on one record take turns: only another process's can be in conflict with them.
+    turns: Box<[Mutex<()>]>,
 }
 
 #[derive(Clone)]
@@ -84,7 +89,8 @@ impl<R: Record> Executor<R> {
     /// An executor that keeps at most `cache_bytes` of records.
     pub fn new(store: Store, cache_bytes: u64) -> Self {
         let expected = usize::try_from(cache_bytes / 1_500).unwrap_or(usize::MAX).max(16);
-        Self { store, kept: Cache::with_weighter(expected, cache_bytes, Weight) }
+        let turns = std::iter::repeat_with(|| Mutex::new(())).take(TURNS).collect();
+        Self { store, kept: Cache::with_weighter(expected, cache_bytes, Weight), turns }
     }
 
     /// Carries a command out on record `id`; `details` makes what the answer tells beside version and position.
@@ -120,6 +126,7 @@ impl<R: Record> Executor<R> {
         details: impl Fn(&[R::Event]) -> Map<String, Value>,
     ) -> Result<Answer, ExecuteError<R::Error>> {
         let place = (request.tenant_id, id);
+        let _turn = self.turn(id, request.deadline).await.map_err(ExecuteError::Refused)?;
         // Ids of one command stay the same through its attempts, so that an event is never in the log twice.
         let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
         let epoch = self.store.epoch();
@@ -176,6 +183,17 @@ impl<R: Record> Executor<R> {
         let nothing = Loaded { state: R::default(), version: 0, position: 0, epoch: "".into(), key: None };
         let decided = self.decide(id, &nothing, command, request, &context, &|_| Map::new())?;
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
+    }
+
+    /// Waits for the turn of a command on this record, at most until its deadline.
+    async fn turn(&self, id: Uuid, deadline: Instant) -> Result<MutexGuard<'_, ()>, Refused> {
+        // The last bits of a UUID v7 are random.
+        let number = usize::try_from(id.as_u128() % TURNS as u128).expect("less than TURNS");
+        let turn = &self.turns[number];
+        if let Ok(free) = turn.try_lock() {
+            return Ok(free);
+        }
+        tokio::time::timeout_at(deadline.into(), turn.lock()).await.map_err(|_| Refused::Overloaded)
     }
 
     async fn append(&self, place: (Uuid, Uuid), decided: Decided<R>, request: &Request) -> Result<Answer, Refused> {
