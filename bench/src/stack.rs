@@ -1,0 +1,146 @@
+//! Where everything is: the stack's variables, and databases of the benchmark's own beside the stack's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use event_store::Keyring;
+use service_kit::postgres::Database;
+use tokio::process::Command;
+use tokio_postgres::Client;
+
+use crate::results::Results;
+
+/// The stack that the benchmark runs in.
+pub struct BenchStack {
+    primary: String,
+    /// A superuser's address of the first replica.
+    pub replica: String,
+    /// Base address of the command service.
+    pub command: String,
+    /// Base address of the query service.
+    pub query: String,
+    /// A key with role admin.
+    pub key: String,
+    /// The keys that seal.
+    pub keyring: Arc<Keyring>,
+    passwords: String,
+    data: PathBuf,
+}
+
+impl BenchStack {
+    /// Reads the variables that `local-stack exec` sets.
+    ///
+    /// # Errors
+    /// If one is missing: it does not run in a stack.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: run `make bench`"));
+        let replicas = variable("PROSPECTUS_REPLICA_URLS")?;
+        let keys = std::fs::read_to_string(variable("PROSPECTUS_KEYRING_FILE")?).context("the stack's keys")?;
+        Ok(Self {
+            primary: variable("PROSPECTUS_PRIMARY_URL")?,
+            replica: replicas.split(',').next().unwrap_or_default().to_owned(),
+            command: variable("PROSPECTUS_COMMAND_URL")?,
+            query: variable("PROSPECTUS_QUERY_URL")?,
+            key: variable("PROSPECTUS_API_KEY")?,
+            keyring: Arc::new(Keyring::parse(&keys)?),
+            passwords: variable("PROSPECTUS_ROLE_PASSWORDS")?,
+            data: variable("PROSPECTUS_DATA_DIR")?.into(),
+        })
+    }
+
+    /// A superuser's address of a database of the primary.
+    pub fn url(&self, database: &str) -> String {
+        let (server, _) = self.primary.rsplit_once('/').unwrap_or((&self.primary, ""));
+        format!("{server}/{database}")
+    }
+
+    /// A superuser's connection to a database of the primary.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn superuser(&self, database: &str) -> anyhow::Result<Client> {
+        Ok(Database::parse(&self.url(database), "bench")?.client().await?)
+    }
+
+    /// Many connections to a database of the primary.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn superusers(&self, database: &str, count: usize) -> anyhow::Result<Vec<Client>> {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            clients.push(self.superuser(database).await?);
+        }
+        Ok(clients)
+    }
+
+    /// The appender's way into a database of the primary.
+    ///
+    /// # Errors
+    /// If the stack's variables are not of their form.
+    pub fn appender(&self, database: &str) -> anyhow::Result<Database> {
+        let password = self.passwords.split(',').find_map(|pair| pair.strip_prefix("prospectus_appender="));
+        let password = password.context("no password of the role prospectus_appender")?;
+        let url = self.url(database);
+        let (_, address) = url.split_once('@').context("the primary's URL has no user")?;
+        Ok(Database::parse(&format!("postgres://prospectus_appender:{password}@{address}"), "bench")?)
+    }
+
+    /// A fresh, migrated database, so that every round begins alike.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn fresh(&self, name: &str) -> anyhow::Result<String> {
+        let name = format!("bench_{name}");
+        let server = self.superuser("postgres").await?;
+        server.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+        server.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+        let mut client = self.superuser(&name).await?;
+        migrations::migrate(&mut client).await?;
+        // What was written before is not written out during what is measured now.
+        server.batch_execute("CHECKPOINT").await?;
+        Ok(name)
+    }
+
+    /// Removes a database that was made by [`BenchStack::fresh`].
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let server = self.superuser("postgres").await?;
+        server.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+        server.batch_execute("CHECKPOINT").await?;
+        Ok(())
+    }
+
+    /// Stops or starts a part of the stack.
+    ///
+    /// # Errors
+    /// If the stack does not do it.
+    pub async fn order(&self, order: &str, part: &str) -> anyhow::Result<()> {
+        let program = std::env::current_exe()?.with_file_name("local-stack");
+        let status = Command::new(&program).args([order, part]).status().await;
+        let status = status.with_context(|| format!("{} cannot be run", program.display()))?;
+        ensure!(status.success(), "local-stack {order} {part}: {status}");
+        Ok(())
+    }
+
+    /// Resident memory of the services, now.
+    ///
+    /// # Errors
+    /// If the processes cannot be looked at.
+    pub fn memory(&self, results: &mut Results) -> anyhow::Result<()> {
+        let pids = std::fs::read_to_string(self.data.join("pids.json")).context("pids.json")?;
+        let pids: BTreeMap<String, u32> = serde_json::from_str(&pids)?;
+        for part in ["command_service", "projector", "query_service"] {
+            let pid = pids.get(part).with_context(|| format!("no {part} in pids.json"))?;
+            let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+            let kib: f64 = line.context("no VmRSS in the process's status")?.parse()?;
+            results.add(&format!("memory.{part}"), "MiB", kib / 1024.0);
+        }
+        Ok(())
+    }
+}
