@@ -1,13 +1,14 @@
 //! Group commit (decisions 2 and 3): commands that arrive while one batch is being committed share the next one. No timer; when
 //! idle a command is a batch of its own.
 //!
-//! One task owns one connection. A batch is one transaction that first takes the log's lock; in its next statement, with a new
-//! snapshot, it reads the highest position and numbers on from there. PostgreSQL makes a commit visible before it lets go of the
-//! lock, so positions are dense and in commit order.
+//! A lane is a task with a connection of its own. There are two: while one lane's batch is being committed, the server already
+//! reads the other's, which waits for the log's lock. A batch is one call of `log.append` in one round trip: the function takes the
+//! lock, and in its next statement, with a new snapshot, reads the highest position and numbers on from there. PostgreSQL makes a
+//! commit visible before it lets go of the lock, so positions are dense and in commit order.
 //!
-//! Most rules are constraints of the tables, so a batch without receipts or required claims is sent in one flush and takes its
-//! chance; if the server refuses it, it is looked through under the lock, command by command, and only those that pass are
-//! written. If it is refused even then, it is halved, down to the one command that is at fault.
+//! Most rules are constraints of the tables, so a batch takes its chance; if the server refuses it, it is looked through under the
+//! lock, command by command, and only those that pass are written. If it is refused even then, it is halved, down to the one
+//! command that is at fault.
 
 mod batch;
 mod session;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use service_kit::postgres::Database;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::epoch::Epoch;
@@ -36,8 +38,12 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 pub const COMMAND_EVENTS_MAX: usize = 1_000;
 /// Commands that may wait; one more is refused.
 pub const QUEUE_COMMANDS_MAX: usize = 4_096;
+/// Tasks that append, each on a connection of its own. Measured: one leaves the server waiting for us, three make smaller batches.
+const LANES: usize = 2;
 /// After a batch that was refused, so many batches are looked through before they are written.
 const CAREFUL_BATCHES: u32 = 32;
+/// Between two attempts to reach a database that is away, while no command waits.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// Wait before the next attempt when the database is away.
 const RECONNECT_WAIT: Duration = Duration::from_millis(100);
 
@@ -166,7 +172,7 @@ struct Job {
     lookup: bool,
 }
 
-/// Hands commands to the appending task.
+/// Hands commands to the appending tasks.
 #[derive(Clone)]
 pub struct Appender {
     queue: mpsc::Sender<Job>,
@@ -184,20 +190,38 @@ pub struct LogState {
     pub available: bool,
 }
 
+impl LogState {
+    /// Notes a head of an epoch; whether that is news. The lanes' answers may come in another order than their commits.
+    fn note(&mut self, epoch: &Epoch, head: i64) -> bool {
+        let known = self.epoch.as_ref().map_or(0, |known| known.number);
+        let news = epoch.number > known || (epoch.number == known && head > self.head);
+        if news {
+            self.epoch = Some(epoch.clone());
+            self.head = head;
+        }
+        news
+    }
+}
+
 impl Appender {
-    /// Starts the appending task. It ends when `stop` turns true and what was accepted by then is finished.
-    pub fn start(database: &Database, stop: watch::Receiver<bool>) -> (Self, tokio::task::JoinHandle<()>) {
+    /// Starts the appending tasks. They end when `stop` turns true and what was accepted by then is finished.
+    pub fn start(database: &Database, stop: &watch::Receiver<bool>) -> (Self, JoinSet<()>) {
         let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS_MAX);
         let (publish, state) = watch::channel(LogState::default());
-        let task = Task {
-            database: database.clone().read_write(),
-            jobs,
-            waiting: VecDeque::new(),
-            session: None,
-            careful: 0,
-            publish,
-        };
-        (Self { queue, state }, tokio::spawn(task.run(stop)))
+        let jobs = Arc::new(Mutex::new(jobs));
+        let mut lanes = JoinSet::new();
+        for _ in 0..LANES {
+            let lane = Lane {
+                database: database.clone().read_write(),
+                jobs: Arc::clone(&jobs),
+                waiting: VecDeque::new(),
+                session: None,
+                careful: 0,
+                publish: publish.clone(),
+            };
+            lanes.spawn(lane.run(stop.clone()));
+        }
+        (Self { queue, state }, lanes)
     }
 
     /// Appends, or refuses at once if the queue is full.
@@ -264,15 +288,15 @@ impl Job {
 /// How thoroughly a batch is looked through before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
-    /// Receipts, required claims, and commands that may be there already.
+    /// Only what constraints cannot tell: commands that may be there already, and receipts that are asked for.
     Needed,
     /// Every version and claim too.
     All,
 }
 
-struct Task {
+struct Lane {
     database: Database,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     /// Taken from the channel, not yet in a batch; in order. At most one channel's worth.
     waiting: VecDeque<Job>,
     session: Option<Session>,
@@ -280,34 +304,11 @@ struct Task {
     publish: watch::Sender<LogState>,
 }
 
-impl Task {
+impl Lane {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut incoming = Vec::with_capacity(BATCH_COMMANDS_MAX);
         // The epoch is known, and readiness told, before the first command.
         self.ensure_session().await;
-        loop {
-            let room = QUEUE_COMMANDS_MAX.saturating_sub(self.waiting.len());
-            if self.waiting.is_empty() {
-                tokio::select! {
-                    biased;
-                    received = self.jobs.recv_many(&mut incoming, BATCH_COMMANDS_MAX) => {
-                        if received == 0 {
-                            return;
-                        }
-                    }
-                    () = stopping(&mut stop), if !self.jobs.is_closed() => self.jobs.close(),
-                    () = tokio::time::sleep(Duration::from_secs(1)), if self.session.is_none() => {
-                        self.ensure_session().await;
-                    }
-                }
-            } else {
-                while incoming.len() < room.min(BATCH_COMMANDS_MAX) {
-                    let Ok(job) = self.jobs.try_recv() else { break };
-                    incoming.push(job);
-                }
-            }
-            self.waiting.extend(incoming.drain(..));
-            metrics::gauge!("prospectus_append_queue_depth").set(gauge(self.jobs.len() + self.waiting.len()));
+        while self.receive(&mut stop).await {
             self.refuse_the_late();
             let batch = self.assemble();
             if !batch.is_empty() {
@@ -316,6 +317,49 @@ impl Task {
                 self.commit(batch, care).await;
             }
         }
+    }
+
+    /// Takes what has come; waits for it if nothing waits here already. False when nothing will come any more.
+    async fn receive(&mut self, stop: &mut watch::Receiver<bool>) -> bool {
+        let mut incoming = Vec::new();
+        let queue = Arc::clone(&self.jobs);
+        if self.waiting.is_empty() {
+            let waited = async {
+                let mut jobs = queue.lock().await;
+                loop {
+                    tokio::select! {
+                        biased;
+                        received = jobs.recv_many(&mut incoming, BATCH_COMMANDS_MAX) => break (received > 0, jobs.len()),
+                        () = stopping(stop), if !jobs.is_closed() => jobs.close(),
+                    }
+                }
+            };
+            let (more, depth) = if self.session.is_some() {
+                waited.await
+            } else {
+                // Without a connection nobody notices that the server is back but by trying.
+                match tokio::time::timeout(RETRY_WAIT, waited).await {
+                    Ok(received) => received,
+                    Err(_) => {
+                        self.ensure_session().await;
+                        return true;
+                    }
+                }
+            };
+            metrics::gauge!("prospectus_append_queue_depth").set(gauge(depth + incoming.len()));
+            if !more {
+                return false;
+            }
+        } else if let Ok(mut jobs) = queue.try_lock() {
+            let room = QUEUE_COMMANDS_MAX.saturating_sub(self.waiting.len());
+            while incoming.len() < room.min(BATCH_COMMANDS_MAX) {
+                let Ok(job) = jobs.try_recv() else { break };
+                incoming.push(job);
+            }
+            metrics::gauge!("prospectus_append_queue_depth").set(gauge(jobs.len() + self.waiting.len()));
+        }
+        self.waiting.extend(incoming);
+        true
     }
 
     /// Takes the commands for the next batch, in order. One that shares a record, a claim or an idempotency key with an earlier one
@@ -374,8 +418,7 @@ impl Task {
         match Session::open(&self.database, seen.as_ref()).await {
             Ok((session, head)) => {
                 self.publish.send_modify(|state| {
-                    state.epoch = Some(session.epoch.clone());
-                    state.head = head;
+                    state.note(&session.epoch, head);
                     state.available = true;
                 });
                 tracing::info!(epoch = %session.epoch.name, head, "appending");
@@ -417,15 +460,7 @@ impl Task {
                     metrics::histogram!("prospectus_append_commit_seconds").record(started.elapsed().as_secs_f64());
                     metrics::histogram!("prospectus_append_batch_events").record(gauge(written.events));
                     metrics::counter!("prospectus_append_events_total").increment(written.events as u64);
-                    self.publish.send_if_modified(|state| {
-                        let epoch_changed = state.epoch.as_ref() != Some(&session.epoch);
-                        let moved = epoch_changed || state.head != written.head;
-                        if epoch_changed {
-                            state.epoch = Some(session.epoch.clone());
-                        }
-                        state.head = written.head;
-                        moved
-                    });
+                    self.publish.send_if_modified(|state| state.note(&session.epoch, written.head));
                     for (job, verdict) in batch.into_iter().zip(written.verdicts) {
                         let outcome = match verdict {
                             Verdict::Write(answer) | Verdict::There(answer) => Ok(answer),

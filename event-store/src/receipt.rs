@@ -22,6 +22,38 @@ pub struct Answer {
     pub details: Map<String, Value>,
 }
 
+/// An answer as a receipt keeps it: its position stands in a column of its own, because it is known only where it is written.
+#[derive(Debug, Serialize)]
+pub(crate) struct KeptAnswer<'a> {
+    id: Uuid,
+    version: i64,
+    epoch: &'a str,
+    #[serde(flatten)]
+    details: &'a Map<String, Value>,
+}
+
+/// The same, read back.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FoundAnswer {
+    id: Uuid,
+    version: i64,
+    epoch: String,
+    #[serde(flatten)]
+    details: Map<String, Value>,
+}
+
+impl Answer {
+    pub(crate) fn kept<'a>(&'a self, epoch: &'a str) -> KeptAnswer<'a> {
+        KeptAnswer { id: self.id, version: self.version, epoch, details: &self.details }
+    }
+}
+
+impl FoundAnswer {
+    pub(crate) fn at(self, position: i64) -> Answer {
+        Answer { id: self.id, version: self.version, position, epoch: self.epoch, details: self.details }
+    }
+}
+
 /// A receipt to leave.
 #[derive(Debug, Clone)]
 pub struct NewReceipt {

@@ -12,8 +12,13 @@ use uuid::Uuid;
 
 use crate::support::{self, append, checked_log, claim};
 
-/// A proxy in front of the server. While armed it lets a COMMIT through, waits for the server's answer, and cuts the connection
-/// instead of handing the answer on.
+/// What every event of these tests holds: whoever sends it appends.
+const PAYLOAD: &[u8] = br#""name":"Test""#;
+/// ReadyForQuery, outside a transaction: what was sent before is committed.
+const COMMITTED: &[u8] = b"Z\0\0\0\x05I";
+
+/// A proxy in front of the server. While armed it lets an append through, waits for the server's answer to its commit, and cuts the
+/// connection instead of handing the answer on.
 struct Proxy {
     url: String,
     armed: Arc<AtomicUsize>,
@@ -45,19 +50,23 @@ async fn pass_on(mut client: TcpStream, mut server: TcpStream, armed: Arc<Atomic
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(count @ 1..) = read else { return };
-                let commits = up[..count].windows(7).any(|bytes| bytes == b"COMMIT\0");
-                cut |= commits && armed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+                let appends = contains(&up[..count], PAYLOAD) || contains(&up[..count], b"COMMIT\0");
+                cut |= appends && armed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
                 if server.write_all(&up[..count]).await.is_err() { return }
             }
             read = server.read(&mut down) => {
                 let Ok(count @ 1..) = read else { return };
-                if cut && down[..count].windows(7).any(|bytes| bytes == b"COMMIT\0") {
+                if cut && contains(&down[..count], COMMITTED) {
                     return;
                 }
                 if client.write_all(&down[..count]).await.is_err() { return }
             }
         }
     }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,6 +97,7 @@ CREATE TABLE log.receipts (
     idempotency_key text NOT NULL CHECK (length(idempotency_key) BETWEEN 1 AND 255),
     request_hmac bytea NOT NULL CHECK (octet_length(request_hmac) = 32),
     answer json NOT NULL,
+    position bigint NOT NULL CHECK (position >= 0),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, idempotency_key)
 );
@@ -105,7 +106,8 @@ COMMENT ON TABLE log.receipts IS 'First answers to idempotency keys (decision 8)
 COMMENT ON COLUMN log.receipts.tenant_id IS 'Whose key it is';
 COMMENT ON COLUMN log.receipts.idempotency_key IS 'As the client sent it';
 COMMENT ON COLUMN log.receipts.request_hmac IS 'HMAC-SHA-256 of the request under the tenant''s key: another body is refused';
-COMMENT ON COLUMN log.receipts.answer IS 'What was answered; never personal data';
+COMMENT ON COLUMN log.receipts.answer IS 'What was answered, but for the position; never personal data';
+COMMENT ON COLUMN log.receipts.position IS 'The position that was answered';
 COMMENT ON COLUMN log.receipts.created_at IS 'When; removed 7 days later';
 
 CREATE TABLE log.person_keys (
@@ -174,6 +176,127 @@ GRANT SELECT, INSERT, UPDATE ON log.person_keys TO prospectus_appender;
 GRANT SELECT ON log.person_keys TO prospectus_projector, prospectus_query, prospectus_verifier;
 GRANT SELECT, INSERT ON log.wrapping_keys TO prospectus_appender;
 GRANT SELECT ON log.wrapping_keys TO prospectus_projector, prospectus_query, prospectus_verifier;
+
+-- The one way in (decisions 2 and 3): a batch of commands is one call, in one round trip. It is VOLATILE, so each of its statements
+-- has a snapshot of its own: the head is read by one that began after the lock was taken.
+CREATE FUNCTION log.take_lock() RETURNS void LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    RETURN pg_advisory_xact_lock(5787213827046133840);
+COMMENT ON FUNCTION log.take_lock() IS
+    'Takes the log''s lock until the transaction ends. Nothing is updated by it, so nothing rots under a foreign snapshot';
+REVOKE ALL ON FUNCTION log.take_lock() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION log.take_lock() TO prospectus_appender, prospectus_operator;
+
+CREATE FUNCTION log.deleted_holders(
+    acts text[], tenants uuid[], kinds text[], keys text[], aggregates uuid[], OUT heir uuid, OUT holder uuid
+) RETURNS SETOF record LANGUAGE sql STABLE AS $$
+    SELECT n.aggregate_id, c.aggregate_id
+    FROM unnest(acts, tenants, kinds, keys, aggregates) AS n (act, tenant_id, kind, key, aggregate_id)
+    JOIN log.claims AS c ON c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND c.released
+    WHERE n.act = 'inherit' AND c.aggregate_id <> n.aggregate_id AND NOT EXISTS (
+        SELECT FROM log.claims AS live
+        WHERE live.tenant_id = n.tenant_id AND live.kind = 'live' AND live.key = c.aggregate_id::text AND NOT live.released
+    )
+$$;
+COMMENT ON FUNCTION log.deleted_holders IS
+    'For each value that a new record inherits: the record that held it before and is deleted, that is, holds no claim `live`';
+REVOKE ALL ON FUNCTION log.deleted_holders FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION log.deleted_holders TO prospectus_appender;
+
+CREATE FUNCTION log.append(
+    expected_epoch text,
+    tenants uuid[], aggregate_types text[], aggregates uuid[], sequences bigint[], event_ids uuid[], event_types text[],
+    event_versions smallint[], payloads json[], metadatas json[],
+    key_tenants uuid[], key_persons uuid[], key_wrapping_ids text[], key_wrapped bytea[],
+    value_acts text[], value_tenants uuid[], value_kinds text[], value_keys text[], value_aggregates uuid[],
+    receipt_tenants uuid[], receipt_keys text[], receipt_hmacs bytea[], receipt_answers json[], receipt_positions bigint[],
+    receipt_ends bigint[],
+    OUT base bigint, OUT heirs uuid[], OUT deleted_holders uuid[]
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    recorded timestamptz;
+BEGIN
+    PERFORM log.take_lock();
+    IF (SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1) IS DISTINCT FROM expected_epoch THEN
+        RAISE EXCEPTION 'the log is in another epoch' USING ERRCODE = 'PR001';
+    END IF;
+    SELECT e.position, e.recorded_at INTO base, recorded FROM log.events AS e ORDER BY e.position DESC LIMIT 1;
+    base := coalesce(base, 0);
+    recorded := greatest(recorded, clock_timestamp());
+
+    INSERT INTO log.events (position, tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version,
+                            payload, metadata, recorded_at)
+    SELECT base + n.ordinality, n.tenant_id, n.aggregate_type, n.aggregate_id, n.sequence, n.event_id, n.event_type,
+           n.event_version, n.payload, n.metadata, recorded
+    FROM unnest(tenants, aggregate_types, aggregates, sequences, event_ids, event_types, event_versions, payloads, metadatas)
+        WITH ORDINALITY
+        AS n (tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version, payload, metadata, ordinality);
+
+    IF cardinality(key_tenants) > 0 THEN
+        INSERT INTO log.person_keys (tenant_id, person_id, wrapping_key_id, wrapped_key)
+        SELECT * FROM unnest(key_tenants, key_persons, key_wrapping_ids, key_wrapped);
+    END IF;
+
+    IF 'require' = ANY (value_acts) AND EXISTS (
+        SELECT FROM unnest(value_acts, value_tenants, value_kinds, value_keys) AS n (act, tenant_id, kind, key)
+        WHERE n.act = 'require' AND NOT EXISTS (
+            SELECT FROM log.claims AS c
+            WHERE c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND NOT c.released
+        )
+    ) THEN
+        RAISE EXCEPTION 'a required claim is not held' USING ERRCODE = 'PR002';
+    END IF;
+    -- Released before taken: a record may hand a claim from one of its places to another in one command.
+    IF 'release' = ANY (value_acts) THEN
+        UPDATE log.claims AS c SET released = true
+        FROM unnest(value_acts, value_tenants, value_kinds, value_keys, value_aggregates) AS n (act, tenant_id, kind, key, aggregate_id)
+        WHERE n.act = 'release' AND c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key
+          AND c.aggregate_id = n.aggregate_id AND NOT c.released;
+    END IF;
+    IF 'inherit' = ANY (value_acts) THEN
+        SELECT array_agg(h.heir), array_agg(h.holder) INTO heirs, deleted_holders
+        FROM log.deleted_holders(value_acts, value_tenants, value_kinds, value_keys, value_aggregates) AS h;
+        IF heirs IS NOT NULL AND cardinality(receipt_keys) > 0 THEN
+            RAISE EXCEPTION 'a receipt may have to tell of a deleted record' USING ERRCODE = 'PR003';
+        END IF;
+    END IF;
+    IF value_acts && '{take,inherit}' THEN
+        INSERT INTO log.claims (tenant_id, kind, key, aggregate_id)
+        SELECT n.tenant_id, n.kind, n.key, n.aggregate_id
+        FROM unnest(value_acts, value_tenants, value_kinds, value_keys, value_aggregates) AS n (act, tenant_id, kind, key, aggregate_id)
+        WHERE n.act IN ('take', 'inherit');
+    END IF;
+    IF 'unmatch' = ANY (value_acts) THEN
+        DELETE FROM log.matches AS m
+        USING unnest(value_acts, value_tenants, value_kinds, value_keys, value_aggregates) AS n (act, tenant_id, kind, key, aggregate_id)
+        WHERE n.act = 'unmatch' AND m.tenant_id = n.tenant_id AND m.kind = n.kind AND m.key = n.key
+          AND m.aggregate_id = n.aggregate_id;
+    END IF;
+    IF 'match' = ANY (value_acts) THEN
+        INSERT INTO log.matches (tenant_id, kind, key, aggregate_id)
+        SELECT n.tenant_id, n.kind, n.key, n.aggregate_id
+        FROM unnest(value_acts, value_tenants, value_kinds, value_keys, value_aggregates) AS n (act, tenant_id, kind, key, aggregate_id)
+        WHERE n.act = 'match';
+    END IF;
+
+    IF cardinality(receipt_keys) > 0 THEN
+        INSERT INTO log.receipts (tenant_id, idempotency_key, request_hmac, answer, position)
+        SELECT n.tenant_id, n.key, n.hmac, n.answer, coalesce(base + n.ends, n.position)
+        FROM unnest(receipt_tenants, receipt_keys, receipt_hmacs, receipt_answers, receipt_positions, receipt_ends)
+            AS n (tenant_id, key, hmac, answer, position, ends);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION log.append IS
+    'Appends a batch: numbers its events on from the head and writes, in the same transaction, the keys of new persons, claims and
+matches (value_acts: require, release, take, inherit, unmatch, match; inherit takes for a new record) and receipts, whose position
+is base + receipt_ends where that is given. base is the head before. heirs and deleted_holders: new records that took a claim of a
+deleted one. Nothing is written if a version, claim or receipt is in the way (unique violation), the log is in another epoch
+(PR001), a required claim is not held (PR002) or a receipt may have to tell of a deleted record (PR003): the caller looks closer';
+
+REVOKE ALL ON FUNCTION log.append FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION log.append TO prospectus_appender;
 
 CREATE VIEW log.head AS
 SELECT i.log_id,

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::{Append, Job, Refused};
 use crate::json_text::JsonText;
-use crate::receipt::Answer;
+use crate::receipt::{Answer, KeptAnswer};
 
 /// What is to be done with one command of a batch.
 pub(super) enum Verdict {
@@ -86,26 +87,51 @@ pub(super) struct EventColumns<'a> {
     pub(super) metadata: Vec<JsonText<'a>>,
 }
 
-/// Columns of rows that are a keyed value of a record.
+/// Columns of claims and matches, each with what is to be done with it.
 #[derive(Default)]
-pub(super) struct KeyedColumns<'a> {
+pub(super) struct ValueColumns<'a> {
+    pub(super) act: Vec<&'static str>,
     pub(super) tenant: Vec<Uuid>,
     pub(super) kind: Vec<&'a str>,
     pub(super) key: Vec<&'a str>,
     pub(super) aggregate: Vec<Uuid>,
 }
 
-impl<'a> KeyedColumns<'a> {
-    pub(super) fn push(&mut self, tenant: Uuid, value: &'a super::KeyedValue) {
+impl<'a> ValueColumns<'a> {
+    fn push(&mut self, act: &'static str, tenant: Uuid, value: &'a super::KeyedValue) {
+        self.act.push(act);
         self.tenant.push(tenant);
         self.kind.push(value.kind);
         self.key.push(&value.key);
         self.aggregate.push(value.aggregate_id);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.tenant.is_empty()
+    /// What a command does with claims and matches, under the names that `log.append` knows.
+    pub(super) fn push_all(&mut self, append: &'a Append) {
+        let tenant = append.tenant_id;
+        let new = append.streams.first().is_some_and(|stream| stream.expected_version == 0);
+        append.require.iter().for_each(|value| self.push("require", tenant, value));
+        append.release.iter().for_each(|value| self.push("release", tenant, value));
+        for value in &append.take {
+            // Of a deleted record that had the same value is told where the record is new and the value its own.
+            let inherits = new && value.kind != domain::claim::LIVE;
+            self.push(if inherits { "inherit" } else { "take" }, tenant, value);
+        }
+        append.match_remove.iter().for_each(|value| self.push("unmatch", tenant, value));
+        append.match_add.iter().for_each(|value| self.push("match", tenant, value));
     }
+}
+
+/// Columns of the rows for `log.receipts`.
+#[derive(Default)]
+pub(super) struct ReceiptColumns<'a> {
+    pub(super) tenant: Vec<Uuid>,
+    pub(super) key: Vec<&'a str>,
+    pub(super) hmac: Vec<&'a [u8]>,
+    pub(super) answer: Vec<Json<KeptAnswer<'a>>>,
+    pub(super) position: Vec<i64>,
+    /// Where the command's events end in the batch, from which the position follows; none where it has no events.
+    pub(super) end: Vec<Option<i64>>,
 }
 
 /// Columns of the rows for `log.person_keys`.
@@ -117,24 +143,27 @@ pub(super) struct KeyColumns<'a> {
     pub(super) wrapped: Vec<&'a [u8]>,
 }
 
-/// All rows of a batch but the receipts, which wait for the positions.
+/// All rows of a batch.
 #[derive(Default)]
 pub(super) struct Rows<'a> {
     pub(super) events: EventColumns<'a>,
     pub(super) keys: KeyColumns<'a>,
-    pub(super) take: KeyedColumns<'a>,
-    pub(super) release: KeyedColumns<'a>,
-    pub(super) match_add: KeyedColumns<'a>,
-    pub(super) match_remove: KeyedColumns<'a>,
+    pub(super) values: ValueColumns<'a>,
+    pub(super) receipts: ReceiptColumns<'a>,
 }
 
 impl<'a> Rows<'a> {
-    /// The rows of the commands that `writes` says are written. Gives, for each command, how many events of the batch stand
-    /// before the end of its first record's events, which is where its answer's position points.
-    pub(super) fn collect(jobs: &'a [Job], writes: impl Fn(usize) -> bool) -> (Self, Vec<i64>) {
+    /// The rows of the commands that `answer` gives an answer for: the others write nothing. Gives beside them, for each command,
+    /// how many events of the batch stand before the end of its first record's events, which is where its position points.
+    pub(super) fn collect<'j: 'a>(
+        jobs: &'j [Job],
+        epoch: &'a str,
+        answer: impl Fn(usize) -> Option<&'a Answer>,
+    ) -> (Self, Vec<i64>) {
         let mut rows = Self::default();
         let mut ends = vec![0; jobs.len()];
-        for (index, job) in jobs.iter().enumerate().filter(|(index, _)| writes(*index)) {
+        for (index, job) in jobs.iter().enumerate() {
+            let Some(answer) = answer(index) else { continue };
             let append = &job.append;
             let tenant = append.tenant_id;
             for (number, stream) in append.streams.iter().enumerate() {
@@ -160,10 +189,16 @@ impl<'a> Rows<'a> {
                     rows.keys.wrapped.push(&key.wrapped);
                 }
             }
-            append.take.iter().for_each(|value| rows.take.push(tenant, value));
-            append.release.iter().for_each(|value| rows.release.push(tenant, value));
-            append.match_add.iter().for_each(|value| rows.match_add.push(tenant, value));
-            append.match_remove.iter().for_each(|value| rows.match_remove.push(tenant, value));
+            rows.values.push_all(append);
+            if let Some(receipt) = &append.receipt {
+                let columns = &mut rows.receipts;
+                columns.tenant.push(tenant);
+                columns.key.push(&receipt.key);
+                columns.hmac.push(&receipt.request_hmac);
+                columns.answer.push(Json(answer.kept(epoch)));
+                columns.position.push(answer.position);
+                columns.end.push((!append.streams.is_empty()).then_some(ends[index]));
+            }
         }
         (rows, ends)
     }

@@ -6,73 +6,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::join;
 use service_kit::postgres::Database;
-use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::types::Json;
+use tokio_postgres::error::{DbError, Severity, SqlState};
+use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 use uuid::Uuid;
 
-use super::batch::{KeyedColumns, Rows, Verdict};
+use super::batch::{Rows, ValueColumns, Verdict};
 use super::{Append, Care, Job, Refused};
 use crate::epoch::{self, Epoch};
-use crate::receipt::Answer;
+use crate::receipt::{Answer, FoundAnswer};
 
-/// The transaction's first flush up to the lock. The lock is an advisory one: nothing is updated, so nothing rots under a foreign
-/// snapshot, and it ends with the transaction.
-const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(5787213827046133840)";
+/// Begins the transaction of a batch that is looked through, and takes the log's lock: an advisory one that ends with the transaction.
+const BEGIN: &str = "BEGIN; SELECT log.take_lock()";
 
 const HEAD: &str = "-- event_store::append::session, head
     SELECT coalesce((SELECT position FROM log.events ORDER BY position DESC LIMIT 1), 0),
            (SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1)";
 
-/// Numbers on from the highest position, which the lock keeps still. $1 tenants, $2 aggregate types, $3 aggregates, $4 sequences,
-/// $5 event ids, $6 event types, $7 event versions, $8 payloads, $9 metadata
-const INSERT_EVENTS: &str = "-- event_store::append::session, insert events
-    INSERT INTO log.events (position, tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version,
-                            payload, metadata, recorded_at)
-    SELECT head.position + n.ordinality, n.tenant_id, n.aggregate_type, n.aggregate_id, n.sequence, n.event_id, n.event_type,
-           n.event_version, n.payload, n.metadata, head.recorded_at
-    FROM (
-        SELECT coalesce(last.position, 0) AS position, greatest(last.recorded_at, clock_timestamp()) AS recorded_at
-        FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
-            SELECT position, recorded_at FROM log.events ORDER BY position DESC LIMIT 1
-        ) AS last ON true
-        OFFSET 0
-    ) AS head
-    CROSS JOIN unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::uuid[], $6::text[], $7::smallint[], $8::json[],
-                      $9::json[]) WITH ORDINALITY
-        AS n (tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version, payload, metadata, ordinality)";
+/// The whole of a batch; what it does is told beside the function, in `migrations/sql/0003_log.sql`.
+const APPEND: &str = "-- event_store::append::session, append
+    SELECT base, heirs, deleted_holders
+    FROM log.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)";
 
-const INSERT_KEYS: &str = "-- event_store::append::session, insert person keys
-    INSERT INTO log.person_keys (tenant_id, person_id, wrapping_key_id, wrapped_key)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[])";
-
-const TAKE: &str = "-- event_store::append::session, take claims
-    INSERT INTO log.claims (tenant_id, kind, key, aggregate_id)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])";
-
-const RELEASE: &str = "-- event_store::append::session, release claims
-    UPDATE log.claims AS c SET released = true
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (tenant_id, kind, key, aggregate_id)
-    WHERE c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND c.aggregate_id = n.aggregate_id AND NOT c.released";
-
-const MATCH_ADD: &str = "-- event_store::append::session, add matches
-    INSERT INTO log.matches (tenant_id, kind, key, aggregate_id)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])";
-
-const MATCH_REMOVE: &str = "-- event_store::append::session, remove matches
-    DELETE FROM log.matches AS m
-    USING unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (tenant_id, kind, key, aggregate_id)
-    WHERE m.tenant_id = n.tenant_id AND m.kind = n.kind AND m.key = n.key AND m.aggregate_id = n.aggregate_id";
-
-/// Who held a claim of a new record before, and is deleted: holds no `live` claim any more.
+/// Who held a claim of a new record before, and is deleted.
 const DELETED_HOLDERS: &str = "-- event_store::append::session, deleted holders
-    SELECT n.aggregate_id, c.aggregate_id
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (tenant_id, kind, key, aggregate_id)
-    JOIN log.claims AS c ON c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND c.released
-    WHERE c.aggregate_id <> n.aggregate_id AND NOT EXISTS (
-        SELECT FROM log.claims AS live
-        WHERE live.tenant_id = n.tenant_id AND live.kind = 'live' AND live.key = c.aggregate_id::text AND NOT live.released
-    )";
+    SELECT heir, holder FROM log.deleted_holders($1, $2, $3, $4, $5)";
 
 /// The event that stands where a record's next one would go. $1 tenants, $2 aggregates, $3 next sequences
 const NEXT_EVENTS: &str = "-- event_store::append::session, events in the way
@@ -86,13 +44,9 @@ const HOLDERS: &str = "-- event_store::append::session, claim holders
     JOIN log.claims AS c ON c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND NOT c.released";
 
 const RECEIPTS: &str = "-- event_store::append::session, receipts
-    SELECT r.tenant_id, r.idempotency_key, r.request_hmac, r.answer
+    SELECT r.tenant_id, r.idempotency_key, r.request_hmac, r.answer, r.position
     FROM unnest($1::uuid[], $2::text[]) AS n (tenant_id, idempotency_key)
     JOIN log.receipts AS r USING (tenant_id, idempotency_key)";
-
-const INSERT_RECEIPTS: &str = "-- event_store::append::session, insert receipts
-    INSERT INTO log.receipts (tenant_id, idempotency_key, request_hmac, answer)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::json[])";
 
 /// Writes WAL without changing anything, so that this commit waits for what earlier commits wait for (a synchronous standby).
 const CONFIRM: &str = "-- event_store::append::session, confirm
@@ -144,17 +98,11 @@ pub(super) struct Session {
 
 struct Statements {
     head: Statement,
-    insert_events: Statement,
-    insert_keys: Statement,
-    take: Statement,
-    release: Statement,
-    match_add: Statement,
-    match_remove: Statement,
+    append: Statement,
     deleted_holders: Statement,
     next_events: Statement,
     holders: Statement,
     receipts: Statement,
-    insert_receipts: Statement,
     confirm: Statement,
 }
 
@@ -185,17 +133,11 @@ impl Session {
         }
         let statements = Statements {
             head: client.prepare(HEAD).await?,
-            insert_events: client.prepare(INSERT_EVENTS).await?,
-            insert_keys: client.prepare(INSERT_KEYS).await?,
-            take: client.prepare(TAKE).await?,
-            release: client.prepare(RELEASE).await?,
-            match_add: client.prepare(MATCH_ADD).await?,
-            match_remove: client.prepare(MATCH_REMOVE).await?,
+            append: client.prepare(APPEND).await?,
             deleted_holders: client.prepare(DELETED_HOLDERS).await?,
             next_events: client.prepare(NEXT_EVENTS).await?,
             holders: client.prepare(HOLDERS).await?,
             receipts: client.prepare(RECEIPTS).await?,
-            insert_receipts: client.prepare(INSERT_RECEIPTS).await?,
             confirm: client.prepare(CONFIRM).await?,
         };
         let head = client.query_one(&statements.head, &[]).await?.get(0);
@@ -215,37 +157,35 @@ impl Session {
         }
     }
 
-    /// One flush: the constraints decide.
-    async fn write_at_once(&mut self, jobs: &[Job]) -> Result<Written, Failure> {
-        let known = self.epoch.name.clone();
-        let fits = |index: usize| in_epoch(&jobs[index].append, &known);
-        let (rows, ends) = Rows::collect(jobs, fits);
+    /// One round trip: the constraints decide.
+    async fn write_at_once(&self, jobs: &[Job]) -> Result<Written, Failure> {
+        let epoch = &*self.epoch.name;
+        let fits = |index: usize| in_epoch(&jobs[index].append, epoch).then_some(&jobs[index].append.answer);
+        let (rows, ends) = Rows::collect(jobs, epoch, fits);
         let warnings = self.warnings.load(Ordering::SeqCst);
-        let (begun, head, deleted, wrote, committed) = join!(
-            self.client.batch_execute(BEGIN),
-            self.client.query_one(&self.statements.head, &[]),
-            self.deleted_holders(jobs),
-            self.insert(&rows),
-            self.client.batch_execute("COMMIT"),
-        );
-        begun.map_err(|error| failure(&error))?;
-        let head = head.map_err(|error| failure(&error))?;
-        let deleted = deleted.map_err(|error| failure(&error))?;
-        wrote.map_err(|error| failure(&error))?;
-        self.committed(committed, warnings)?;
-        let base: i64 = head.get(0);
-        let epoch = self.note_epoch(&head).await?;
-        let verdicts = jobs.iter().enumerate().map(|(index, job)| {
-            if fits(index) {
-                Verdict::Write(job.append.answered(base + ends[index], &epoch, deleted_holder(&deleted, job)))
-            } else {
-                Verdict::Refuse(Refused::Conflict)
-            }
+        let written = self.append(&rows).await;
+        // The statement is its own transaction: what ended the connection, or warned, may have come after the commit.
+        let unknown = |error: &Error| match error.as_db_error() {
+            Some(error) => !matches!(error.parsed_severity(), Some(Severity::Error)),
+            None => true,
+        };
+        let row = match written {
+            Err(error) if unknown(&error) => return Err(Failure::Lost(describe(&error))),
+            other => other.map_err(|error| failure(&error))?,
+        };
+        self.told_nothing_since(warnings)?;
+        let base: i64 = row.get(0);
+        let heirs: Option<Vec<Uuid>> = row.get(1);
+        let holders: Option<Vec<Uuid>> = row.get(2);
+        let deleted = heirs.into_iter().flatten().zip(holders.into_iter().flatten()).collect();
+        let verdicts = jobs.iter().enumerate().map(|(index, job)| match fits(index) {
+            Some(_) => Verdict::Write(job.append.answered(base + ends[index], epoch, deleted_holder(&deleted, job))),
+            None => Verdict::Refuse(Refused::Conflict),
         });
         Ok(Self::written(verdicts.collect(), base, &rows))
     }
 
-    /// Two flushes: what is there, then what passes.
+    /// Two round trips under the lock: what is there, then what passes.
     async fn look_and_write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
         let warnings = self.warnings.load(Ordering::SeqCst);
         let (begun, head, deleted, events, holders, receipts) = join!(
@@ -304,8 +244,24 @@ impl Session {
                 Verdict::Write(job.append.answered(0, &epoch, deleted))
             })
             .collect();
-        let writes: Vec<bool> = verdicts.iter().map(|verdict| matches!(verdict, Verdict::Write(_))).collect();
-        let (rows, ends) = Rows::collect(jobs, |index| writes[index]);
+        let told = |index: usize| match &verdicts[index] {
+            Verdict::Write(answer) => Some(answer),
+            Verdict::There(_) | Verdict::Refuse(_) => None,
+        };
+        let (mut rows, ends) = Rows::collect(jobs, &epoch, told);
+        // The answers tell already of whom a record inherits from.
+        rows.values.act.iter_mut().filter(|act| **act == "inherit").for_each(|act| *act = "take");
+        let events = rows.events.tenant.len();
+        // What was found may stand only locally so far: it is told after a commit of our own that wrote WAL.
+        let confirm = events == 0 && verdicts.iter().any(|verdict| matches!(verdict, Verdict::There(_)));
+        let (wrote, confirmed, committed) = join!(
+            self.append(&rows),
+            async { if confirm { self.client.execute(&self.statements.confirm, &[]).await } else { Ok(0) } },
+            self.client.batch_execute("COMMIT"),
+        );
+        wrote.map(drop).and(confirmed).map_err(|error| failure(&error))?;
+        committed.map_err(|error| Failure::Lost(describe(&error)))?;
+        self.told_nothing_since(warnings)?;
         for ((verdict, end), job) in verdicts.iter_mut().zip(&ends).zip(jobs) {
             if let Verdict::Write(answer) = verdict
                 && !job.append.streams.is_empty()
@@ -313,18 +269,7 @@ impl Session {
                 answer.position = base + end;
             }
         }
-        // What was found may stand only locally so far: it is told after a commit of our own that wrote WAL.
-        let confirm =
-            rows.events.tenant.is_empty() && verdicts.iter().any(|verdict| matches!(verdict, Verdict::There(_)));
-        let (wrote, receipts, confirmed, committed) = join!(
-            self.insert(&rows),
-            self.insert_receipts(jobs, &verdicts),
-            async { if confirm { self.client.execute(&self.statements.confirm, &[]).await } else { Ok(0) } },
-            self.client.batch_execute("COMMIT"),
-        );
-        wrote.and(receipts).and(confirmed).map_err(|error| failure(&error))?;
-        self.committed(committed, warnings)?;
-        Ok(Self::written(verdicts, base, &rows))
+        Ok(Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") })
     }
 
     fn written(verdicts: Vec<Verdict>, base: i64, rows: &Rows<'_>) -> Written {
@@ -332,9 +277,8 @@ impl Session {
         Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") }
     }
 
-    /// An error on COMMIT, or a warning beside it, leaves the outcome unknown.
-    fn committed(&self, committed: Result<(), Error>, warnings: u64) -> Result<(), Failure> {
-        committed.map_err(|error| Failure::Lost(describe(&error)))?;
+    /// A warning beside a commit leaves the outcome unknown: a synchronous wait was cut short.
+    fn told_nothing_since(&self, warnings: u64) -> Result<(), Failure> {
         if self.warnings.load(Ordering::SeqCst) == warnings {
             Ok(())
         } else {
@@ -357,69 +301,48 @@ impl Session {
         let _ = self.client.batch_execute("ROLLBACK").await;
     }
 
-    async fn insert(&self, rows: &Rows<'_>) -> Result<(), Error> {
-        let statements = &self.statements;
-        let (events, keys, release, take, match_remove, match_add) = join!(
-            async {
-                let e = &rows.events;
-                if e.tenant.is_empty() {
-                    return Ok(0);
-                }
-                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
-                    &e.tenant,
-                    &e.aggregate_type,
-                    &e.aggregate,
-                    &e.sequence,
-                    &e.event,
-                    &e.event_type,
-                    &e.event_version,
-                    &e.payload,
-                    &e.metadata,
-                ];
-                self.client.execute(&statements.insert_events, &parameters).await
-            },
-            async {
-                let k = &rows.keys;
-                if k.tenant.is_empty() {
-                    return Ok(0);
-                }
-                self.client.execute(&statements.insert_keys, &[&k.tenant, &k.person, &k.wrapping_key, &k.wrapped]).await
-            },
-            // Released before taken: a record may hand a claim from one of its places to another in one command.
-            self.keyed(&statements.release, &rows.release),
-            self.keyed(&statements.take, &rows.take),
-            self.keyed(&statements.match_remove, &rows.match_remove),
-            self.keyed(&statements.match_add, &rows.match_add),
-        );
-        events.and(keys).and(release).and(take).and(match_remove).and(match_add).map(|_| ())
-    }
-
-    async fn keyed(&self, statement: &Statement, columns: &KeyedColumns<'_>) -> Result<u64, Error> {
-        if columns.is_empty() {
-            return Ok(0);
-        }
-        self.client.execute(statement, &[&columns.tenant, &columns.kind, &columns.key, &columns.aggregate]).await
+    async fn append(&self, rows: &Rows<'_>) -> Result<Row, Error> {
+        let Rows { events: e, keys: k, values: v, receipts: r } = rows;
+        let parameters: [&(dyn ToSql + Sync); 25] = [
+            &&*self.epoch.name,
+            &e.tenant,
+            &e.aggregate_type,
+            &e.aggregate,
+            &e.sequence,
+            &e.event,
+            &e.event_type,
+            &e.event_version,
+            &e.payload,
+            &e.metadata,
+            &k.tenant,
+            &k.person,
+            &k.wrapping_key,
+            &k.wrapped,
+            &v.act,
+            &v.tenant,
+            &v.kind,
+            &v.key,
+            &v.aggregate,
+            &r.tenant,
+            &r.key,
+            &r.hmac,
+            &r.answer,
+            &r.position,
+            &r.end,
+        ];
+        self.client.query_one(&self.statements.append, &parameters).await
     }
 
     /// For each new record that takes a claim which a deleted one had: (new record, deleted one).
     async fn deleted_holders(&self, jobs: &[Job]) -> Result<HashMap<Uuid, Uuid>, Error> {
-        let mut columns = KeyedColumns::default();
-        for append in jobs.iter().map(|job| &job.append) {
-            if append.streams.first().is_some_and(|stream| stream.expected_version == 0) {
-                let told = append.take.iter().filter(|claim| claim.kind != domain::claim::LIVE);
-                told.for_each(|claim| columns.push(append.tenant_id, claim));
-            }
-        }
-        if columns.is_empty() {
+        let mut values = ValueColumns::default();
+        jobs.iter().for_each(|job| values.push_all(&job.append));
+        if !values.act.contains(&"inherit") {
             return Ok(HashMap::new());
         }
-        let rows = self
-            .client
-            .query(
-                &self.statements.deleted_holders,
-                &[&columns.tenant, &columns.kind, &columns.key, &columns.aggregate],
-            )
-            .await?;
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&values.act, &values.tenant, &values.kind, &values.key, &values.aggregate];
+        let rows = self.client.query(&self.statements.deleted_holders, &parameters).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
@@ -479,30 +402,14 @@ impl Session {
         let rows = self.client.query(&self.statements.receipts, &[&tenants, &keys]).await?;
         let mut found: HashMap<(Uuid, String), (Vec<u8>, Answer)> = HashMap::with_capacity(rows.len());
         for row in &rows {
-            found.insert((row.get(0), row.get(1)), (row.get(2), row.try_get::<_, Json<Answer>>(3)?.0));
+            let answer = row.try_get::<_, Json<FoundAnswer>>(3)?.0.at(row.get(4));
+            found.insert((row.get(0), row.get(1)), (row.get(2), answer));
         }
         Ok(tenants
             .into_iter()
             .zip(keys)
             .filter_map(|(tenant, key)| Some(((tenant, key), found.remove(&(tenant, key.to_owned()))?)))
             .collect())
-    }
-
-    async fn insert_receipts(&self, jobs: &[Job], verdicts: &[Verdict]) -> Result<u64, Error> {
-        let (mut tenants, mut keys, mut hmacs, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (job, verdict) in jobs.iter().zip(verdicts) {
-            // A command found in the log without its receipt cannot be: both were written in one transaction.
-            if let (Some(receipt), Verdict::Write(answer)) = (&job.append.receipt, verdict) {
-                tenants.push(job.append.tenant_id);
-                keys.push(receipt.key.as_str());
-                hmacs.push(&receipt.request_hmac[..]);
-                answers.push(Json(answer));
-            }
-        }
-        if keys.is_empty() {
-            return Ok(0);
-        }
-        self.client.execute(&self.statements.insert_receipts, &[&tenants, &keys, &hmacs, &answers]).await
     }
 }
 
@@ -512,7 +419,7 @@ type Holders<'a> = HashMap<(Uuid, &'a str, &'a str), Uuid>;
 impl Job {
     /// Whether constraints alone can refuse it.
     fn takes_its_chance(&self) -> bool {
-        !self.uncertain && !self.lookup && self.append.receipt.is_none() && self.append.require.is_empty()
+        !self.uncertain && !self.lookup
     }
 }
 
