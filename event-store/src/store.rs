@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use service_kit::postgres::Database;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use crate::append::{Appender, LogState};
 use crate::keyring::Keyring;
@@ -22,14 +22,14 @@ pub struct Store {
 /// The store's tasks, to be waited for at the end.
 pub struct StoreTask {
     stop: watch::Sender<bool>,
-    appending: JoinSet<()>,
+    appending: JoinHandle<()>,
 }
 
 impl Store {
     /// Opens the log of `database`, whose role must be the appender.
     pub fn open(database: &Database, keyring: Arc<Keyring>) -> (Self, StoreTask) {
         let (stop, stopping) = watch::channel(false);
-        let (appender, appending) = Appender::start(database, &stopping);
+        let (appender, appending) = Appender::start(database, stopping);
         let state = appender.state();
         let loader = Loader::start(database, Arc::clone(&keyring));
         (Self { appender, loader, keyring, state }, StoreTask { stop, appending })
@@ -58,13 +58,11 @@ impl Store {
 
 impl StoreTask {
     /// Takes no more commands, finishes those that were accepted, and ends.
-    pub async fn finish(mut self) {
-        // If the tasks have ended already there is nothing to tell them.
+    pub async fn finish(self) {
+        // If the task has ended already there is nothing to tell it.
         let _ = self.stop.send(true);
-        while let Some(ended) = self.appending.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "an appending task broke");
-            }
+        if let Err(error) = self.appending.await {
+            tracing::error!(%error, "the appending task broke");
         }
     }
 }

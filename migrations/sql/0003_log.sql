@@ -218,12 +218,12 @@ DECLARE
     recorded timestamptz;
 BEGIN
     PERFORM log.take_lock();
-    IF (SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1) IS DISTINCT FROM expected_epoch THEN
-        RAISE EXCEPTION 'the log is in another epoch' USING ERRCODE = 'PR001';
-    END IF;
     SELECT e.position, e.recorded_at INTO base, recorded FROM log.events AS e ORDER BY e.position DESC LIMIT 1;
     base := coalesce(base, 0);
     recorded := greatest(recorded, clock_timestamp());
+    IF (SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1) IS DISTINCT FROM expected_epoch THEN
+        RAISE EXCEPTION 'the log is in another epoch' USING ERRCODE = 'PR001';
+    END IF;
 
     INSERT INTO log.events (position, tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version,
                             payload, metadata, recorded_at)

@@ -35,6 +35,11 @@ enum Use {
 }
 
 impl Conflicts {
+    /// Counts what another batch holds.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.used.extend(other.used.iter().map(|(key, held)| (*key, *held)));
+    }
+
     /// Whether the command shares no key with an earlier one. Its keys count from now on either way.
     pub(super) fn admit(&mut self, append: &Append) -> bool {
         let tenant = append.tenant_id;

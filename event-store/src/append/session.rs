@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 use uuid::Uuid;
 
 use super::batch::{Rows, ValueColumns, Verdict};
-use super::{Append, Care, Job, Refused};
+use super::{Append, Job, Refused};
 use crate::epoch::{self, Epoch};
 use crate::receipt::{Answer, FoundAnswer};
 
@@ -51,6 +51,15 @@ const RECEIPTS: &str = "-- event_store::append::session, receipts
 /// Writes WAL without changing anything, so that this commit waits for what earlier commits wait for (a synchronous standby).
 const CONFIRM: &str = "-- event_store::append::session, confirm
     SELECT pg_logical_emit_message(true, 'prospectus', 'confirm')";
+
+/// How thoroughly a batch is looked through before it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// Only what constraints cannot tell: commands that may be there already, and receipts that are asked for.
+    Needed,
+    /// Every version and claim too.
+    All,
+}
 
 /// Why a batch was not written, or is not known to be.
 pub(super) enum Failure {
@@ -148,45 +157,48 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// Writes a batch in one transaction.
-    pub(super) async fn write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
-        if care == Care::Needed && jobs.iter().all(Job::takes_its_chance) {
-            self.write_at_once(jobs).await
-        } else {
-            self.look_and_write(jobs, care).await
-        }
-    }
-
-    /// One round trip: the constraints decide.
-    async fn write_at_once(&self, jobs: &[Job]) -> Result<Written, Failure> {
-        let epoch = &*self.epoch.name;
-        let fits = |index: usize| in_epoch(&jobs[index].append, epoch).then_some(&jobs[index].append.answer);
-        let (rows, ends) = Rows::collect(jobs, epoch, fits);
+    /// Writes a batch in one round trip, a transaction of its own: the constraints decide.
+    pub(super) async fn write(&self, jobs: &[Job]) -> Result<Written, Failure> {
+        let (rows, ends) = self.rows(jobs);
         let warnings = self.warnings.load(Ordering::SeqCst);
-        let written = self.append(&rows).await;
-        // The statement is its own transaction: what ended the connection, or warned, may have come after the commit.
-        let unknown = |error: &Error| match error.as_db_error() {
-            Some(error) => !matches!(error.parsed_severity(), Some(Severity::Error)),
-            None => true,
-        };
-        let row = match written {
-            Err(error) if unknown(&error) => return Err(Failure::Lost(describe(&error))),
-            other => other.map_err(|error| failure(&error))?,
+        let row = match self.append(&rows).await {
+            Ok(row) => row,
+            // What ended the connection, or warned, may have come after the commit.
+            Err(error) => match error.as_db_error() {
+                Some(told) if told.parsed_severity() == Some(Severity::Error) => return Err(failure(&error)),
+                _ => return Err(Failure::Lost(describe(&error))),
+            },
         };
         self.told_nothing_since(warnings)?;
+        Ok(self.written(jobs, &row, &ends))
+    }
+
+    /// The rows of all commands whose versions were read in this epoch.
+    fn rows<'a>(&'a self, jobs: &'a [Job]) -> (Rows<'a>, Vec<i64>) {
+        let epoch = &*self.epoch.name;
+        Rows::collect(jobs, epoch, |index| in_epoch(&jobs[index].append, epoch).then_some(&jobs[index].append.answer))
+    }
+
+    fn written(&self, jobs: &[Job], row: &Row, ends: &[i64]) -> Written {
+        let epoch = &*self.epoch.name;
         let base: i64 = row.get(0);
         let heirs: Option<Vec<Uuid>> = row.get(1);
         let holders: Option<Vec<Uuid>> = row.get(2);
         let deleted = heirs.into_iter().flatten().zip(holders.into_iter().flatten()).collect();
-        let verdicts = jobs.iter().enumerate().map(|(index, job)| match fits(index) {
-            Some(_) => Verdict::Write(job.append.answered(base + ends[index], epoch, deleted_holder(&deleted, job))),
-            None => Verdict::Refuse(Refused::Conflict),
+        let mut events = 0;
+        let verdicts = jobs.iter().zip(ends).map(|(job, end)| {
+            if !in_epoch(&job.append, epoch) {
+                return Verdict::Refuse(Refused::Conflict);
+            }
+            events += job.append.size().0;
+            Verdict::Write(job.append.answered(base + end, epoch, deleted_holder(&deleted, job)))
         });
-        Ok(Self::written(verdicts.collect(), base, &rows))
+        let verdicts = verdicts.collect();
+        Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") }
     }
 
     /// Two round trips under the lock: what is there, then what passes.
-    async fn look_and_write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
+    pub(super) async fn look_and_write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
         let warnings = self.warnings.load(Ordering::SeqCst);
         let (begun, head, deleted, events, holders, receipts) = join!(
             self.client.batch_execute(BEGIN),
@@ -272,11 +284,6 @@ impl Session {
         Ok(Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") })
     }
 
-    fn written(verdicts: Vec<Verdict>, base: i64, rows: &Rows<'_>) -> Written {
-        let events = rows.events.tenant.len();
-        Written { verdicts, events, head: base + i64::try_from(events).expect("a batch is bounded") }
-    }
-
     /// A warning beside a commit leaves the outcome unknown: a synchronous wait was cut short.
     fn told_nothing_since(&self, warnings: u64) -> Result<(), Failure> {
         if self.warnings.load(Ordering::SeqCst) == warnings {
@@ -336,7 +343,9 @@ impl Session {
     /// For each new record that takes a claim which a deleted one had: (new record, deleted one).
     async fn deleted_holders(&self, jobs: &[Job]) -> Result<HashMap<Uuid, Uuid>, Error> {
         let mut values = ValueColumns::default();
-        jobs.iter().for_each(|job| values.push_all(&job.append));
+        for job in jobs {
+            values.push_all(&job.append);
+        }
         if !values.act.contains(&"inherit") {
             return Ok(HashMap::new());
         }
@@ -418,7 +427,7 @@ type Holders<'a> = HashMap<(Uuid, &'a str, &'a str), Uuid>;
 
 impl Job {
     /// Whether constraints alone can refuse it.
-    fn takes_its_chance(&self) -> bool {
+    pub(super) fn takes_its_chance(&self) -> bool {
         !self.uncertain && !self.lookup
     }
 }
