@@ -14,7 +14,7 @@ use crate::support::{self, append, checked_log, claim};
 
 /// What every event of these tests holds: whoever sends it appends.
 const PAYLOAD: &[u8] = br#""name":"Test""#;
-/// ReadyForQuery, outside a transaction: what was sent before is committed.
+/// `ReadyForQuery`, outside a transaction: what was sent before is committed.
 const COMMITTED: &[u8] = b"Z\0\0\0\x05I";
 
 /// A proxy in front of the server. While armed it lets an append through, waits for the server's answer to its commit, and cuts the

@@ -84,7 +84,15 @@ impl Replicas {
         let deadline = Instant::now() + wanted.wait;
         let mut tried: Vec<Arc<Replica>> = Vec::new();
         loop {
-            let replica = self.choose(&tried, Q::SCOPE, wanted.position).ok_or_else(unavailable)?;
+            let Some(replica) = self.choose(&tried, Q::SCOPE, wanted.position) else {
+                if Instant::now() >= deadline {
+                    return Err(unavailable());
+                }
+                // One that is being started again, or taken over by another, is back within the time that clients wait.
+                self.wait_for_any(deadline).await;
+                tried.clear();
+                continue;
+            };
             let snapshot = match ask(&replica, question, wanted).await {
                 Ok(snapshot) => snapshot?,
                 Err(error) if error.remedy() == Remedy::OtherReplica => {

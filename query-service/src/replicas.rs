@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use service_kit::postgres::{Database, DatabaseError};
 use service_kit::shutdown::Shutdown;
 use tokio::sync::{Notify, watch};
@@ -154,6 +154,20 @@ impl Replicas {
                 Ok(Err(_)) | Err(_) => return,
             }
         }
+    }
+}
+
+impl Replicas {
+    /// Returns once some server answers, or at the deadline.
+    pub(crate) async fn wait_for_any(&self, deadline: Instant) {
+        let answers = self.every().map(|replica| {
+            replica.hurry.notify_one();
+            let mut healthy = replica.healthy.subscribe();
+            // The sender lives as long as the replica, so this cannot fail.
+            Box::pin(async move { _ = healthy.wait_for(|healthy| *healthy).await })
+        });
+        // At the deadline the caller looks for itself.
+        let _ = timeout_at(deadline, select_all(answers)).await;
     }
 }
 

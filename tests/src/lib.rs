@@ -160,6 +160,20 @@ impl Client {
         self.send(&self.query, Method::GET, path, &headers, Bytes::new()).await.expect("the query service answers")
     }
 
+    /// Reads with headers of one's own.
+    ///
+    /// # Panics
+    /// If no answer came.
+    pub async fn read_with(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(&self.query, method, path, headers, Bytes::new()).await.expect("the query service answers")
+    }
+
+    /// The same client with its commands going to another command service.
+    #[must_use]
+    pub fn to(&self, stack: &Stack, part: Part) -> Self {
+        Self { command: stack.url(part), ..self.clone() }
+    }
+
     async fn send(
         &self,
         base: &str,
@@ -172,7 +186,7 @@ impl Client {
             .method(method)
             .uri(format!("{base}{path}"))
             .header("authorization", format!("Bearer {}", self.key));
-        if !body.is_empty() {
+        if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
         }
         for (name, value) in headers {

@@ -1,7 +1,13 @@
 //! The promises of the whole system, kept by real processes.
 
+mod bad_input;
 mod crashes;
+mod following;
 mod nats;
 mod personal;
+mod races;
 mod real_data;
+mod replicas;
+mod shutdown;
+mod slow_clients;
 mod tenants;

@@ -1,11 +1,14 @@
 //! Bodies in bounds: their size, the time they take, their media type, UTF-8 and JSON.
 
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::problem::{Code, Problem};
@@ -103,8 +106,10 @@ pub fn parse_json_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
         Problem::new(Code::InvalidUtf8, format!("byte {} of the body is not UTF-8", error.valid_up_to() + 1))
     })?;
     match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Problem::new(Code::InvalidJson, "the body must be a JSON object: {…}")),
+        Ok(Members { object, twice: false }) => Ok(object),
+        // Whichever of the two were taken, the other would be lost in silence.
+        Ok(_) => Err(Problem::new(Code::InvalidJson, "a member of the body stands there twice")),
+        Err(error) if error.is_data() => Err(Problem::new(Code::InvalidJson, "the body must be a JSON object: {…}")),
         Err(error) if error.is_eof() && text.trim().is_empty() => {
             Err(Problem::new(Code::InvalidJson, "the body is empty; a JSON object is expected"))
         }
@@ -114,6 +119,34 @@ pub fn parse_json_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
             let detail = format!("the body is not JSON at line {line}, column {column}{cut}");
             Err(Problem::new(Code::InvalidJson, detail).member("line", line).member("column", column))
         }
+    }
+}
+
+/// The members of an object, and whether a name came twice.
+struct Members {
+    object: Map<String, Value>,
+    twice: bool,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
+                let mut members = Members { object: Map::new(), twice: false };
+                while let Some((name, value)) = access.next_entry()? {
+                    members.twice |= members.object.insert(name, value).is_some();
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Object)
     }
 }
 
