@@ -122,6 +122,7 @@ impl Live {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn figures(stepped: &Stepped, started: std::time::Instant) {
     metrics::gauge!("prospectus_projection_position").set(stepped.position as f64);
+    metrics::gauge!("prospectus_projection_lag_events").set((stepped.head - stepped.position) as f64);
     metrics::gauge!("prospectus_projection_fanout_queued").set(stepped.queued as f64);
     let lag = stepped.recorded_at.map_or(0.0, |recorded_at| (OffsetDateTime::now_utc() - recorded_at).as_seconds_f64());
     metrics::gauge!("prospectus_projection_lag_seconds").set(lag.max(0.0));

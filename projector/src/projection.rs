@@ -16,7 +16,7 @@ use migrations::COMPANY_PROSPECT;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use service_kit::postgres::Database;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -80,6 +80,8 @@ pub struct Stepped {
     pub queued: usize,
     /// Every event up to here is applied.
     pub position: i64,
+    /// Highest position of the log, as far as the step has seen.
+    pub head: i64,
     /// When the last of these events was recorded.
     pub recorded_at: Option<time::OffsetDateTime>,
 }
@@ -200,7 +202,8 @@ impl Projection {
         let (events, epoch) = join!(self.feed.after(self.position, events_max), Epoch::newest(self.feed.client()));
         let (events, epoch) = (events?, epoch?);
         if events.is_empty() && self.queue.is_empty() {
-            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position: self.position, recorded_at: None });
+            let position = self.position;
+            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position, head: position, recorded_at: None });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
         let change = self.fold(&events).await?;
@@ -218,15 +221,19 @@ impl Projection {
                 if self.step % STEPS_KEPT == 0 {
                     self.forget_steps().await?;
                 }
+                // A page that is not full ends at the head.
+                let full = bound(events.len()) == events_max;
+                let head = if full { self.feed.head().await?.position } else { position };
                 Ok(Stepped {
                     events: events.len(),
+                    head,
                     fanout_rows: outcome.rows.len(),
                     queued: self.queue.len(),
                     position,
                     recorded_at: events.last().map(|event| event.recorded_at),
                 })
             }
-            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            Err(error) if is_fenced(&error) => {
                 self.client.batch_execute("ROLLBACK").await?;
                 self.read_place().await?;
                 Err(StepError::Fenced)
@@ -428,6 +435,12 @@ fn take<R: Shown>(kept: &Kept<R>, place: &Place, version: i64, into: &mut HashMa
         }
         None => false,
     }
+}
+
+/// Whether another projector has taken the step: its checkpoint stands there. Any other duplicate is an error.
+fn is_fenced(error: &Error) -> bool {
+    let constraint = error.as_db_error().and_then(DbError::constraint).unwrap_or_default();
+    error.code() == Some(&SqlState::UNIQUE_VIOLATION) && constraint.starts_with("checkpoint_steps_")
 }
 
 /// The number in front of an epoch's name; 0 where there was none yet.

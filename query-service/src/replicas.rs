@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use futures_util::future::{join_all, select_all};
+use service_kit::health::report_pool;
 use service_kit::postgres::{Database, DatabaseError};
 use service_kit::shutdown::Shutdown;
 use tokio::sync::{Notify, watch};
@@ -321,7 +322,5 @@ fn report(replica: &Replica, all: &Replicas) {
     metrics::gauge!("prospectus_replica_up", "replica" => name.clone()).set(f64::from(u8::from(replica.is_healthy())));
     metrics::gauge!("prospectus_replica_lag_events", "replica" => name.clone())
         .set((head - replica.reached(Scope::ReadTables)) as f64);
-    let pool = replica.pool.status();
-    metrics::gauge!("prospectus_pool_connections_in_use", "replica" => name)
-        .set(pool.size.saturating_sub(pool.available) as f64);
+    report_pool(name, &replica.pool);
 }

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use deadpool_postgres::Pool;
 use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header};
 use tokio::sync::Mutex;
@@ -31,6 +32,7 @@ type Check = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + S
 #[derive(Default)]
 pub struct Health {
     checks: Vec<(&'static str, Check)>,
+    pools: Vec<(&'static str, Pool)>,
 }
 
 impl std::fmt::Debug for Health {
@@ -56,9 +58,10 @@ impl Health {
         self
     }
 
-    /// Adds the check that a pool's database answers.
+    /// Adds the check that a pool's database answers, and the figure of how many of its connections are in use.
     #[must_use]
-    pub fn check_pool(self, name: &'static str, pool: deadpool_postgres::Pool) -> Self {
+    pub fn check_pool(mut self, name: &'static str, pool: Pool) -> Self {
+        self.pools.push((name, pool.clone()));
         self.check(name, move || {
             let pool = pool.clone();
             async move {
@@ -71,11 +74,12 @@ impl Health {
 
     /// `/healthz`, `/readyz` and `/metrics`, to be merged into the service's router. A process that is ending is not ready.
     pub fn router<S: Clone + Send + Sync + 'static>(self, metrics: Metrics, shutdown: Shutdown) -> Router<S> {
+        let pools: Arc<[(&'static str, Pool)]> = self.pools.into();
         let ready = Arc::new(Ready { checks: self.checks, shutdown, kept: Mutex::new(None) });
         Router::new()
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(answer).with_state(ready))
-            .route("/metrics", get(async move || prometheus(&metrics)))
+            .route("/metrics", get(async move || prometheus(&metrics, &pools)))
     }
 }
 
@@ -118,7 +122,18 @@ async fn answer(State(ready): State<Arc<Ready>>) -> Response {
     (status, axum::Json(serde_json::json!({"ready": is_ready, "checks": checks}))).into_response()
 }
 
-fn prometheus(metrics: &Metrics) -> Response {
+/// Sets the figure of a pool: connections that are in use now.
+#[expect(clippy::cast_precision_loss, reason = "a pool has few connections")]
+pub fn report_pool(name: impl Into<String>, pool: &Pool) {
+    let status = pool.status();
+    let used = status.size.saturating_sub(status.available);
+    metrics::gauge!("prospectus_pool_connections_in_use", "pool" => name.into()).set(used as f64);
+}
+
+fn prometheus(metrics: &Metrics, pools: &[(&'static str, Pool)]) -> Response {
+    for (name, pool) in pools {
+        report_pool(*name, pool);
+    }
     let mut response = metrics.render().into_response();
     response
         .headers_mut()

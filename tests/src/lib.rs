@@ -168,6 +168,14 @@ impl Client {
         self.send(&self.query, method, path, headers, Bytes::new()).await.expect("the query service answers")
     }
 
+    /// Gets a page of some service.
+    ///
+    /// # Panics
+    /// If no answer came.
+    pub async fn get_from(&self, base: &str, path: &str) -> Answer {
+        self.send(base, Method::GET, path, &[], Bytes::new()).await.expect("the service answers")
+    }
+
     /// The same client with its commands going to another command service.
     #[must_use]
     pub fn to(&self, stack: &Stack, part: Part) -> Self {

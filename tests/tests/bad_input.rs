@@ -9,6 +9,12 @@ use tests::{Answer, Client, TestStack, eventually};
 /// What is expected of a wrong request: status, code, and pointers of the errors that it lists (in any order; none: not looked at).
 type Expected<'a> = (u16, &'a str, &'a [&'a str]);
 
+/// A wrong command: method, path, headers, body.
+type Command<'a> = (Method, &'a str, Vec<(&'a str, &'a str)>, Vec<u8>, Expected<'a>);
+
+/// A wrong query: method, path, headers.
+type Query<'a> = (Method, &'a str, Vec<(&'a str, &'a str)>, Expected<'a>);
+
 fn assert_problem(what: &str, answer: &Answer, (status, code, pointers): Expected<'_>) {
     let told = || format!("{what}: {answer:?}");
     assert_eq!(answer.status.as_u16(), status, "{}", told());
@@ -48,6 +54,7 @@ async fn key(log: &tokio_postgres::Client, role: &str) -> String {
     key.expose().to_owned()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_command_gets_a_problem_and_nothing_is_written() {
     let test = TestStack::start().await;
@@ -91,7 +98,7 @@ async fn a_wrong_command_gets_a_problem_and_nothing_is_written() {
     let at = format!("/v1/companies/{company}");
     let nobody = "/v1/companies/00000000-0000-7000-8000-000000000000";
     let long_key = "k".repeat(256);
-    let cases: Vec<(Method, &str, Vec<(&str, &str)>, Vec<u8>, Expected<'_>)> = vec![
+    let cases: Vec<Command<'_>> = vec![
         (Method::POST, "/v1/companies", vec![], many_fields.to_string().into(), wrong_fields),
         (Method::POST, "/v1/prospects", vec![], person.to_string().into(), wrong_person),
         (Method::POST, "/v1/prospects", vec![], b"{}".to_vec(), (422, "invalid_fields", &[])),
@@ -216,7 +223,7 @@ async fn a_wrong_query_gets_a_problem() {
     let cursor = page.json["next_cursor"].as_str().expect("there are more").to_owned();
     let changed = format!("/v1/companies?limit=1&sort=-name&cursor={cursor}");
     let ahead = (position + 1_000).to_string();
-    let cases: Vec<(Method, &str, Vec<(&str, &str)>, Expected<'_>)> = vec![
+    let cases: Vec<Query<'_>> = vec![
         (Method::GET, "/v1/companies?cursor=zzz", vec![], (400, "invalid_cursor", &[])),
         (Method::GET, &changed, vec![], (400, "invalid_cursor", &[])),
         (Method::GET, "/v1/companies?limit=0", vec![], (400, "invalid_parameter", &["limit"])),

@@ -8,6 +8,7 @@ mod personal;
 mod races;
 mod real_data;
 mod replicas;
+mod seeing;
 mod shutdown;
 mod slow_clients;
 mod tenants;
