@@ -275,7 +275,7 @@ impl Projection {
                 change.touched.insert(place);
                 // A new company has no rows yet that it could reach.
                 if first.get(&place).is_some_and(|(_, sequence)| *sequence > 1) {
-                    change.changed.insert(place, event.position);
+                    change.changed.entry(place).or_insert(event.position);
                 }
             } else if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
                 change.touched.insert((event.tenant_id, company));
@@ -409,7 +409,7 @@ struct Change {
     prospects: HashMap<Place, Folded<Prospect>>,
     /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
     touched: BTreeSet<Place>,
-    /// Companies that have rows which their change must reach.
+    /// Companies that have rows which their change must reach, with the position of the first change.
     changed: HashMap<Place, i64>,
 }
 
