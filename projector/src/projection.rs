@@ -201,12 +201,19 @@ impl Projection {
     /// other projector's checkpoint.
     pub async fn step(&mut self, events_max: i64) -> Result<Stepped, StepError> {
         let (events, epoch) = join!(self.feed.after(self.position, events_max), Epoch::newest(self.feed.client()));
-        let (events, epoch) = (events?, epoch?);
+        let (mut events, epoch) = (events?, epoch?);
         if events.is_empty() && self.queue.is_empty() {
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position: self.position, recorded_at: None });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
-        let change = self.fold(&events).await?;
+        let change = match self.fold(&events).await {
+            // What is before an event that cannot be applied is applied; the next step begins with that event, and tells of it.
+            Err(StepError::Apply(error)) if error.position() > self.position + 1 => {
+                events.retain(|event| event.position < error.position());
+                self.fold(&events).await?
+            }
+            folded => folded?,
+        };
         let position = events.last().map_or(self.position, |event| event.position);
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
         match self.write(&change, position, &epoch, fanout_rows_max).await {
