@@ -57,17 +57,21 @@ impl Feed {
         Ok(Self { client, page })
     }
 
-    /// The events after a position, in order, at most `events_max`; none if there are none yet.
+    /// The events after a position, in order, at most `events_max` and none beyond a hole; none if there are none yet.
     ///
     /// # Errors
-    /// If the database is away, or the log has a hole.
+    /// If the database is away, or the log has a hole right after the position.
     pub async fn after(&self, position: i64, events_max: i64) -> Result<Vec<StoredEvent>, FeedError> {
         let rows = self.client.query(&self.page, &[&position, &events_max]).await?;
         let mut events = Vec::with_capacity(rows.len());
         for (row, expected) in rows.iter().zip(position + 1..) {
             let event = StoredEvent::from_row(row)?;
             if event.position != expected {
-                return Err(FeedError::Hole(expected));
+                // What is before the hole is as good as ever; who asks for more hears of the hole.
+                if events.is_empty() {
+                    return Err(FeedError::Hole(expected));
+                }
+                break;
             }
             events.push(event);
         }

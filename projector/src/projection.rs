@@ -131,7 +131,10 @@ impl Projection {
         let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
         let generation: i32 = live.get(0);
         // Indexes are right for every statement of a step, also where a plan was made on empty tables.
-        client.batch_execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan").await?;
+        // A projector that is paused within a step must not hold up another one for long.
+        const SETTINGS: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;
+            SET idle_in_transaction_session_timeout = '5s'";
+        client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
         let mut projection = Self {
             feed: Feed::open(database).await?,
@@ -200,13 +203,20 @@ impl Projection {
     /// other projector's checkpoint.
     pub async fn step(&mut self, events_max: i64) -> Result<Stepped, StepError> {
         let (events, epoch) = join!(self.feed.after(self.position, events_max), Epoch::newest(self.feed.client()));
-        let (events, epoch) = (events?, epoch?);
+        let (mut events, epoch) = (events?, epoch?);
         if events.is_empty() && self.queue.is_empty() {
             let position = self.position;
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position, head: position, recorded_at: None });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
-        let change = self.fold(&events).await?;
+        let change = match self.fold(&events).await {
+            // What is before an event that cannot be applied is applied; the next step begins with that event, and tells of it.
+            Err(StepError::Apply(error)) if error.position() > self.position + 1 => {
+                events.retain(|event| event.position < error.position());
+                self.fold(&events).await?
+            }
+            folded => folded?,
+        };
         let position = events.last().map_or(self.position, |event| event.position);
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
         match self.write(&change, position, &epoch, fanout_rows_max).await {
@@ -279,7 +289,7 @@ impl Projection {
                 change.touched.insert(place);
                 // A new company has no rows yet that it could reach.
                 if first.get(&place).is_some_and(|(_, sequence)| *sequence > 1) {
-                    change.changed.insert(place, event.position);
+                    change.changed.entry(place).or_insert(event.position);
                 }
             } else if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
                 change.touched.insert((event.tenant_id, company));
@@ -319,6 +329,8 @@ impl Projection {
         let companies = change.companies.iter().map(|(place, record)| rows::company(*place, record)).collect();
         let prospects = change.prospects.iter().map(|(place, record)| rows::prospect(*place, record)).collect();
         let (companies, prospects) = (transpose(COMPANIES, companies), transpose(PROSPECTS, prospects));
+        let step = self.step + 1;
+        let checkpoint: [&(dyn ToSql + Sync); 5] = [&COMPANY_PROSPECT, &self.generation, &step, &position, &epoch];
         let (touched_tenants, touched): (Vec<Uuid>, Vec<Uuid>) = change.touched.iter().copied().unzip();
         let own: [&(dyn ToSql + Sync); 2] = [&touched_tenants, &touched];
         let statements = &self.statements;
@@ -328,20 +340,22 @@ impl Projection {
         let company_cells = parameters(&companies);
         let prospect_cells = parameters(&prospects);
         let rows = async {
-            let (begun, companies, prospects, removed, added) = join!(
+            let (begun, fenced, companies, prospects, removed, added) = join!(
                 self.client.batch_execute("BEGIN"),
+                // Before any row is locked: of two projectors at one step the second waits here, and then has lost nothing.
+                self.client.execute(&statements.checkpoint, &checkpoint),
                 run(!change.companies.is_empty(), &statements.companies, &company_cells),
                 run(!change.prospects.is_empty(), &statements.prospects, &prospect_cells),
                 run(!touched.is_empty(), &statements.remove_own_rows, &own),
                 run(!touched.is_empty(), &statements.add_own_rows, &own),
             );
             begun?;
-            companies.and(prospects).and(removed).and(added)
+            fenced.and(companies).and(prospects).and(removed).and(added)
         };
         let plan = Plan::new(&change.changed, &self.queue, self.step);
         if plan.is_empty() {
             let nothing = Outcome::default();
-            let (rows, committed) = join!(rows, self.commit(&nothing, position, epoch));
+            let (rows, committed) = join!(rows, self.commit(&nothing));
             rows?;
             committed?;
             return Ok(nothing);
@@ -358,12 +372,12 @@ impl Projection {
             .map(|row| (usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1"), row.get(1)))
             .collect();
         let outcome = plan.outcome(&found, fanout_rows_max);
-        self.commit(&outcome, position, epoch).await?;
+        self.commit(&outcome).await?;
         Ok(outcome)
     }
 
-    /// The second half of a step: what companies' changes reach, the queue, the checkpoint.
-    async fn commit(&self, outcome: &Outcome, position: i64, epoch: &str) -> Result<(), Error> {
+    /// The second half of a step: what companies' changes reach, and the queue.
+    async fn commit(&self, outcome: &Outcome) -> Result<(), Error> {
         let statements = &self.statements;
         let (mut tenants, mut companies, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for (tenant, company, row) in &outcome.rows {
@@ -382,19 +396,16 @@ impl Projection {
         let after: Vec<Uuid> = keep.iter().map(|(_, entry)| entry.after).collect();
         let kept: [&(dyn ToSql + Sync); 7] =
             [&COMPANY_PROSPECT, &self.generation, &keep_tenants, &keep_companies, &positions, &next, &after];
-        let step = self.step + 1;
-        let checkpoint: [&(dyn ToSql + Sync); 5] = [&COMPANY_PROSPECT, &self.generation, &step, &position, &epoch];
         let run = async |wanted: bool, statement, parameters: &[&(dyn ToSql + Sync)]| {
             if wanted { self.client.execute(statement, parameters).await } else { Ok(0) }
         };
-        let (fanned, unqueued, queued, checked, committed) = join!(
+        let (fanned, unqueued, queued, committed) = join!(
             run(!rows.is_empty(), &statements.fanout, &reached),
             run(!done.is_empty(), &statements.unqueue, &done_parameters),
             run(!keep.is_empty(), &statements.queue, &kept),
-            self.client.execute(&statements.checkpoint, &checkpoint),
             self.client.batch_execute("COMMIT"),
         );
-        fanned.and(unqueued).and(queued).and(checked)?;
+        fanned.and(unqueued).and(queued)?;
         committed
     }
 
@@ -412,7 +423,7 @@ struct Change {
     prospects: HashMap<Place, Folded<Prospect>>,
     /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
     touched: BTreeSet<Place>,
-    /// Companies that have rows which their change must reach.
+    /// Companies that have rows which their change must reach, with the position of the first change.
     changed: HashMap<Place, i64>,
 }
 

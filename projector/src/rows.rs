@@ -47,6 +47,7 @@ pub const COMPANIES: Columns = &[
     ("external_refs", Json),
     ("attributes", Json),
     ("flags", Json),
+    ("merged_into", Id),
     ("created_at", Time),
     ("updated_at", Time),
     ("deleted_at", Time),
@@ -83,6 +84,7 @@ pub const PROSPECTS: Columns = &[
     ("prospect_created_at", Time),
     ("prospect_updated_at", Time),
     ("prospect_deleted_at", Time),
+    ("prospect_erased_at", Time),
     ("created_at", Time),
     ("updated_at", Time),
 ];
@@ -132,6 +134,8 @@ pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
         "external_refs" => Cell::Json(json!(company.external_refs)),
         "attributes" => Cell::Json(json!(company.attributes)),
         "flags" => Cell::Json(json!(company.flags())),
+        // No event merges companies yet.
+        "merged_into" => Cell::Uuid(None),
         "created_at" => Cell::Time(Some(record.created_at)),
         "updated_at" => Cell::Time(Some(record.updated_at)),
         "deleted_at" => Cell::Time(record.deleted_at),
@@ -158,6 +162,8 @@ pub fn prospect((tenant, id): Place, record: &Folded<Prospect>) -> Vec<Cell> {
         "created_at" | "prospect_created_at" => Cell::Time(Some(record.created_at)),
         "updated_at" | "prospect_updated_at" => Cell::Time(Some(record.updated_at)),
         "prospect_deleted_at" => Cell::Time(record.deleted_at),
+        // No event erases a person yet.
+        "prospect_erased_at" => Cell::Time(None),
         "prospect_country" => of_profile(&open, "country", *kind),
         "job_title" | "job_title_level" | "department" => of_profile(&open, column, *kind),
         field => of_profile(&personal, field.strip_prefix("prospect_").unwrap_or(field), *kind),

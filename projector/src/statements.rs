@@ -166,9 +166,14 @@ const QUEUE: &str = "-- projector::statements::queue
     ON CONFLICT (projection, generation, tenant_id, company_id)
     DO UPDATE SET position = excluded.position, next_position = excluded.next_position, after_row_id = excluded.after_row_id";
 
-/// $1 projection, $2 generation, $3 step, $4 position, $5 epoch
+/// $1 projection, $2 generation, $3 step, $4 position, $5 epoch. A step that others have gone past is the newest one's twin and
+/// collides with it, however long ago its own row was removed.
 const CHECKPOINT: &str = "-- projector::statements::checkpoint
-    INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch) VALUES ($1, $2, $3, $4, $5)";
+    INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch)
+    SELECT $1, $2, greatest($3, (
+        SELECT s.step FROM read.checkpoint_steps AS s
+        WHERE s.projection = $1 AND s.generation = $2 ORDER BY s.step DESC LIMIT 1
+    )), $4, $5";
 
 /// $1 projection, $2 generation, $3 the oldest step to keep
 const FORGET_STEPS: &str = "-- projector::statements::forget_steps

@@ -182,8 +182,16 @@ fn plain(value: Value) -> Result<Option<Value>, Invalid> {
         Value::Null => Ok(None),
         // A negative zero comes back from a database as zero.
         Value::Number(number) if number.as_f64() == Some(0.0) => Ok(Some(Value::Number(Number::from(0)))),
-        Value::Bool(_) | Value::Number(_) => Ok(Some(value)),
+        // And 1e18 comes back written out, as an integer: a whole number is kept as one where it fits.
+        Value::Number(number) => Ok(Some(Value::Number(whole(&number).unwrap_or(number)))),
+        Value::Bool(_) => Ok(Some(value)),
         Value::String(text) => clean(Cow::Owned(text), Breaks::Space).map(|text| Some(Value::String(text))),
         Value::Array(_) | Value::Object(_) => Err(Invalid::wrong_type("a string, a number, a boolean or null")),
     }
+}
+
+/// The integer that a float without a fraction is; none for any other number.
+fn whole(number: &Number) -> Option<Number> {
+    let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0)?;
+    format!("{float:.0}").parse().ok()
 }

@@ -50,6 +50,27 @@ fn attributes_hold_plain_values_only() {
     }
 }
 
+/// As PostgreSQL gives them back, which writes no exponents.
+#[test]
+fn a_whole_number_is_an_integer_where_it_fits() {
+    for (sent, kept) in [
+        ("1e18", "1000000000000000000"),
+        ("-1.2e17", "-120000000000000000"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("1e19", "10000000000000000000"),
+        ("2e19", "2e19"),
+        ("-1e19", "-1e19"),
+        ("1e300", "1e300"),
+        ("2.0", "2"),
+        ("2.5", "2.5"),
+        ("1e-9", "1e-9"),
+    ] {
+        let number: serde_json::Value = sent.parse().unwrap();
+        let found = registered(json!({"attributes": {"n": number}})).unwrap();
+        assert_eq!(found["attributes"]["n"].to_string(), kept, "{sent}");
+    }
+}
+
 #[test]
 fn attributes_are_bounded() {
     assert!(registered(json!({"attributes": many(64, &json!(1))})).is_ok());
