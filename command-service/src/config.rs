@@ -1,10 +1,6 @@
 //! What the command service is configured with.
 
-use std::path::PathBuf;
-
-use anyhow::Context as _;
-use event_store::Keyring;
-use service_kit::config::{CommonArgs, Secret};
+use service_kit::config::{CommonArgs, KeyringArgs, Secret};
 
 /// Takes commands over HTTP and appends them to the log; publishes the log over NATS.
 #[derive(Debug, clap::Parser)]
@@ -22,12 +18,9 @@ pub struct Config {
     /// NATS with JetStream, for the relay.
     #[arg(long, env = "PROSPECTUS_NATS_URL", hide_env_values = true)]
     pub nats_url: Option<Secret>,
-    /// The key file; see ARCHITECTURE.md for its form.
-    #[arg(long, env = "PROSPECTUS_KEYRING_FILE")]
-    pub keyring_file: Option<PathBuf>,
-    /// The text of the key file, instead of a file.
-    #[arg(long, env = "PROSPECTUS_KEYRING", hide_env_values = true)]
-    pub keyring: Option<Secret>,
+    /// The keys that seal personal data.
+    #[command(flatten)]
+    pub keyring: KeyringArgs,
     /// How long one command may take until it is given up, in seconds.
     #[arg(long, env = "PROSPECTUS_COMMAND_DEADLINE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
     pub command_deadline_seconds: u64,
@@ -37,22 +30,4 @@ pub struct Config {
     /// How many of the newest events the relay puts into an empty stream.
     #[arg(long, env = "PROSPECTUS_REFILL_EVENTS", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub refill_events: i64,
-}
-
-impl Config {
-    /// The keys.
-    ///
-    /// # Errors
-    /// If neither file nor text is given, or the keys are not of their form.
-    pub fn keyring(&self) -> anyhow::Result<Keyring> {
-        let text = match (&self.keyring_file, &self.keyring) {
-            (Some(path), _) => std::fs::read_to_string(path)
-                .with_context(|| format!("the key file {} cannot be read", path.display()))?,
-            (None, Some(text)) => text.expose().to_owned(),
-            (None, None) => anyhow::bail!(
-                "set PROSPECTUS_KEYRING_FILE or PROSPECTUS_KEYRING: personal data is sealed with its keys"
-            ),
-        };
-        Ok(Keyring::parse(&text)?)
-    }
 }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_store::Store;
 use event_store::receipt;
+use event_store::{Keyring, Store};
 use service_kit::auth::Authenticator;
 use service_kit::health::Health;
 use service_kit::http::{Limits, serve};
@@ -45,7 +45,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init(&config.common.log, config.common.log_format)?;
     let shutdown = shutdown::on_signal()?;
     let database = Database::parse(config.database_url.expose(), "prospectus command-service")?.read_write();
-    let keyring = Arc::new(config.keyring()?);
+    let keyring = Arc::new(Keyring::parse(config.keyring.text()?.expose())?);
     let client = database.client().await.with_context(|| format!("no connection to {}", database.name()))?;
     migrations::check(&client).await?;
     keyring.verify(&client, true).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, Row, Transaction};
 
 /// One life of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,4 +71,23 @@ pub(crate) async fn current(client: &impl GenericClient) -> Result<Epoch, tokio_
            OR (newest.system_identifier, newest.timeline) <> (server.system_identifier, server.timeline)";
     client.execute(BEGIN, &[]).await?;
     Ok(Epoch::newest(client).await?.expect("the statement before has written one where there was none"))
+}
+
+/// Begins another life of the log on the server that `transaction` is on, under the log's lock, after what is appended already; for
+/// a server whose disk went back in time, which nobody else can notice. The caller commits.
+///
+/// # Errors
+/// What the database said.
+pub async fn begin(transaction: &Transaction<'_>) -> Result<Epoch, tokio_postgres::Error> {
+    const BEGIN: &str = "-- event_store::epoch::begin
+        INSERT INTO log.epochs (number, epoch_id, first_position, system_identifier, timeline)
+        SELECT coalesce((SELECT max(e.number) FROM log.epochs AS e), 0) + 1, gen_random_uuid(),
+               coalesce((SELECT e.position FROM log.events AS e ORDER BY e.position DESC LIMIT 1), 0) + 1,
+               s.system_identifier,
+               ('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))::bit(64)::bigint
+        FROM pg_control_system() AS s
+        RETURNING number, name, first_position";
+    // Under the log's lock, and in a later statement, so that no append slips in between the position read and the row.
+    transaction.batch_execute("SELECT log.take_lock()").await?;
+    Ok(Epoch::from_row(&transaction.query_one(BEGIN, &[]).await?))
 }

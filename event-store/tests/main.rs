@@ -5,4 +5,5 @@ mod claims;
 mod cqrs;
 mod lost_answers;
 mod receipts;
+mod rooms;
 mod support;

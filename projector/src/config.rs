@@ -1,10 +1,6 @@
 //! What the projector is configured with.
 
-use std::path::PathBuf;
-
-use anyhow::Context as _;
-use event_store::Keyring;
-use service_kit::config::{CommonArgs, Secret};
+use service_kit::config::{CommonArgs, KeyringArgs, Secret};
 
 /// Keeps the read tables up to date with the log.
 #[derive(Debug, clap::Parser)]
@@ -19,28 +15,7 @@ pub struct Config {
     /// NATS, for hearing of new events at once; without it the log is polled.
     #[arg(long, env = "PROSPECTUS_NATS_URL", hide_env_values = true)]
     pub nats_url: Option<Secret>,
-    /// The key file; see ARCHITECTURE.md for its form.
-    #[arg(long, env = "PROSPECTUS_KEYRING_FILE")]
-    pub keyring_file: Option<PathBuf>,
-    /// The text of the key file, instead of a file.
-    #[arg(long, env = "PROSPECTUS_KEYRING", hide_env_values = true)]
-    pub keyring: Option<Secret>,
-}
-
-impl Config {
-    /// The keys.
-    ///
-    /// # Errors
-    /// If neither file nor text is given, or the keys are not of their form.
-    pub fn keyring(&self) -> anyhow::Result<Keyring> {
-        let text = match (&self.keyring_file, &self.keyring) {
-            (Some(path), _) => std::fs::read_to_string(path)
-                .with_context(|| format!("the key file {} cannot be read", path.display()))?,
-            (None, Some(text)) => text.expose().to_owned(),
-            (None, None) => anyhow::bail!(
-                "set PROSPECTUS_KEYRING_FILE or PROSPECTUS_KEYRING: personal data is opened with its keys"
-            ),
-        };
-        Ok(Keyring::parse(&text)?)
-    }
+    /// The keys that seal personal data.
+    #[command(flatten)]
+    pub keyring: KeyringArgs,
 }

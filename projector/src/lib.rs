@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
+use event_store::Keyring;
 use service_kit::health::Health;
 use service_kit::http::{Limits, observe, serve};
 use service_kit::postgres::Database;
@@ -37,7 +38,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init(&config.common.log, config.common.log_format)?;
     let shutdown = shutdown::on_signal()?;
     let database = Database::parse(config.database_url.expose(), "prospectus projector")?.read_write();
-    let keyring = Arc::new(config.keyring()?);
+    let keyring = Arc::new(Keyring::parse(config.keyring.text()?.expose())?);
     let client = database.client().await.with_context(|| format!("no connection to {}", database.name()))?;
     migrations::check(&client).await?;
     keyring.verify(&client, false).await?;

@@ -49,7 +49,7 @@ pub struct Service {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init(&config.common.log, config.common.log_format)?;
     let shutdown = shutdown::on_signal()?;
-    let keyring = config.keyring()?;
+    let keyring = Keyring::parse(config.keyring.text()?.expose())?;
     let urls: Vec<&str> = config.replica_database_urls.iter().map(service_kit::config::Secret::expose).collect();
     let fallback = config.fallback_database_url.as_ref().map(service_kit::config::Secret::expose);
     check_first(&urls, fallback, &keyring).await?;

@@ -1,6 +1,7 @@
 //! What is configured in the same way in every process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Flags and variables of every service; flatten it into the service's own `clap` struct. A service gives `listen` its default
 /// with `#[command(mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080")))]`.
@@ -15,6 +16,49 @@ pub struct CommonArgs {
     /// How to write them.
     #[arg(long, env = "PROSPECTUS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty)]
     pub log_format: LogFormat,
+}
+
+/// Where the key file is, or its text; flatten it into the service's own `clap` struct.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KeyringArgs {
+    /// The key file; see ARCHITECTURE.md for its form.
+    #[arg(long, env = "PROSPECTUS_KEYRING_FILE")]
+    keyring_file: Option<PathBuf>,
+    /// The text of the key file, instead of a file.
+    #[arg(long, env = "PROSPECTUS_KEYRING", hide_env_values = true)]
+    keyring: Option<Secret>,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringArgsError {
+    /// Neither file nor text is given.
+    #[error("set PROSPECTUS_KEYRING_FILE or PROSPECTUS_KEYRING: personal data is sealed and opened with its keys")]
+    Missing,
+    /// The file cannot be read.
+    #[error("the key file {path} cannot be read: {source}")]
+    File {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl KeyringArgs {
+    /// The text of the key file.
+    ///
+    /// # Errors
+    /// If neither is given, or the file cannot be read.
+    pub fn text(&self) -> Result<Secret, KeyringArgsError> {
+        match (&self.keyring_file, &self.keyring) {
+            (Some(path), _) => std::fs::read_to_string(path)
+                .map(Secret::new)
+                .map_err(|source| KeyringArgsError::File { path: path.display().to_string(), source }),
+            (None, Some(text)) => Ok(text.clone()),
+            (None, None) => Err(KeyringArgsError::Missing),
+        }
+    }
 }
 
 /// The form of log lines.
