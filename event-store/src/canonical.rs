@@ -56,11 +56,11 @@ mod tests {
         let event = StoredEvent {
             position: 258,
             tenant_id: Uuid::from_u128(1),
-            aggregate_type: "company".into(),
+            aggregate_type: "account".into(),
             aggregate_id: Uuid::from_u128(2),
             sequence: 3,
             event_id: Uuid::from_u128(4),
-            event_type: "CompanyDeleted".into(),
+            event_type: "AccountDeleted".into(),
             event_version: 1,
             payload: "{\"a\": \"é\"}".into(),
             metadata: "{}".into(),
@@ -69,13 +69,13 @@ mod tests {
         let mut expected = vec![1, 0, 0, 0, 0, 0, 0, 1, 2];
         expected.extend([0; 15]);
         expected.push(1);
-        expected.extend(b"\0\0\0\x07company");
+        expected.extend(b"\0\0\0\x07account");
         expected.extend([0; 15]);
         expected.push(2);
         expected.extend([0, 0, 0, 0, 0, 0, 0, 3]);
         expected.extend([0; 15]);
         expected.push(4);
-        expected.extend(b"\0\0\0\x0eCompanyDeleted");
+        expected.extend(b"\0\0\0\x0eAccountDeleted");
         expected.extend([0, 1]);
         expected.extend(b"\0\0\0\x0b{\"a\": \"\xc3\xa9\"}");
         expected.extend(b"\0\0\0\x02{}");
