@@ -54,7 +54,7 @@ enum RelayError {
     #[error(transparent)]
     Feed(#[from] FeedError),
     /// The database is away.
-    #[error("the database: {0}")]
+    #[error("the database: {}", service_kit::postgres::describe(.0))]
     Database(#[from] tokio_postgres::Error),
     /// NATS is away or refuses.
     #[error("NATS: {0}")]

@@ -17,7 +17,7 @@ pub struct Feed {
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     /// The database said no, or is away.
-    #[error("the log cannot be read: {0}")]
+    #[error("the log cannot be read: {}", service_kit::postgres::describe(.0))]
     Database(#[from] tokio_postgres::Error),
     /// A position is missing: this is not a log of ours, or somebody has taken events out.
     #[error("the log has a hole: position {0} is missing")]

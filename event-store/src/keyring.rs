@@ -73,7 +73,7 @@ pub enum KeyError {
     #[error("no random numbers from the operating system: {0}")]
     Random(#[from] getrandom::Error),
     /// The database could not be asked.
-    #[error("keys could not be read: {0}")]
+    #[error("keys could not be read: {}", service_kit::postgres::describe(.0))]
     Database(#[from] tokio_postgres::Error),
 }
 

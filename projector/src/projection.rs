@@ -43,7 +43,7 @@ pub enum StepError {
     #[error(transparent)]
     Feed(#[from] FeedError),
     /// The database is away or refuses.
-    #[error("the database: {0}")]
+    #[error("the database: {}", service_kit::postgres::describe(.0))]
     Database(#[from] Error),
     /// A person's key cannot be had: not an erasure.
     #[error(transparent)]

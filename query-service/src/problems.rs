@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// What the server or the network said.
-    #[error("{0}")]
+    #[error("{}", service_kit::postgres::describe(.0))]
     Database(#[from] tokio_postgres::Error),
     /// A key that an event needs cannot be had.
     #[error("{0}")]

@@ -220,6 +220,12 @@ impl Replica {
         }
     }
 
+    /// Notes what a look has found; whether anything is news.
+    fn note(&self, head: i64, applied: i64) -> bool {
+        let before = (self.head.swap(head, Ordering::Relaxed), self.applied.swap(applied, Ordering::Relaxed));
+        before != (head, applied)
+    }
+
     /// The generation that was live here at the last look.
     pub(crate) fn generation(&self) -> i32 {
         self.generation.load(Ordering::Relaxed)
@@ -298,8 +304,7 @@ async fn look(replica: &Replica, probe: &mut Option<Probe>, all: &Replicas) {
             let (recovering, head): (bool, i64) = (row.get(0), row.get(1));
             let applied = row.get::<_, Option<i64>>(3).unwrap_or(0);
             replica.set_generation(row.get::<_, Option<i32>>(2).unwrap_or(0));
-            let moved = replica.head.swap(head, Ordering::Relaxed) != head
-                || replica.applied.swap(applied, Ordering::Relaxed) != applied;
+            let moved = replica.note(head, applied);
             if !replica.healthy.send_replace(true) {
                 tracing::info!(replica = replica.name, recovering, applied, head, "a replica answers");
             }
@@ -323,4 +328,19 @@ fn report(replica: &Replica, all: &Replicas) {
     metrics::gauge!("prospectus_replica_lag_events", "replica" => name.clone())
         .set((head - replica.reached(Scope::ReadTables)) as f64);
     report_pool(name, &replica.pool);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_notes_what_is_applied_also_where_the_log_has_moved() {
+        let replica = Replica::new("postgres://nobody@127.0.0.1:1/none", 1).expect("a good address");
+        assert!(replica.note(10, 7));
+        assert_eq!((replica.reached(Scope::Log), replica.reached(Scope::ReadTables)), (10, 7));
+        assert!(replica.note(12, 11));
+        assert_eq!((replica.reached(Scope::Log), replica.reached(Scope::ReadTables)), (12, 11));
+        assert!(!replica.note(12, 11));
+    }
 }

@@ -307,7 +307,10 @@ impl Authenticator {
         for database in &self.inner.databases {
             match tokio::time::timeout(LOOKUP_TIMEOUT, find(database, key)).await {
                 Ok(Ok(principal)) => return Ok(principal),
-                Ok(Err(error)) => tracing::warn!(%error, "an API key could not be looked up"),
+                Ok(Err(error)) => {
+                    let error = error.downcast_ref().map_or_else(|| error.to_string(), crate::postgres::describe);
+                    tracing::warn!(error, "an API key could not be looked up");
+                }
                 Err(_) => tracing::warn!("looking up an API key took too long"),
             }
         }

@@ -136,6 +136,19 @@ impl Database {
     }
 }
 
+/// What went wrong, for logs and operators: the server's SQLSTATE, message and constraint, where the library prints only "db error".
+/// Never the detail, which may hold a row's values.
+pub fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        let place = said.constraint().map(|name| format!(" (constraint {name})")).unwrap_or_default();
+        return format!("{} {}{place}", said.code().code(), said.message());
+    }
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 fn tls(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
     let mut roots = rustls::RootCertStore::empty();
     match std::env::var_os("PROSPECTUS_TLS_ROOT_FILE") {

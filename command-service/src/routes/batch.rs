@@ -274,7 +274,10 @@ impl UnderWay {
                 self.last_of.clear();
                 self.barrier = Some(ended);
             }
-            Order::Keys(keys) => {
+            Order::Keys(mut keys) => {
+                // A line that names one thing twice does not wait for itself.
+                keys.sort_unstable();
+                keys.dedup();
                 before.extend(keys.into_iter().filter_map(|key| self.last_of.insert(key, ended.clone())));
                 self.since_barrier.push(ended);
             }
@@ -357,4 +360,22 @@ impl Lines {
 fn too_long() -> Problem {
     Problem::new(Code::BodyTooLarge, format!("a line may have at most {COMMAND_BYTES_MAX} bytes"))
         .member("limit", COMMAND_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_waits_for_earlier_ones_and_never_for_itself() {
+        let mut under_way = UnderWay::default();
+        let (before, _first) = under_way.enter(Order::Keys(vec![1, 2, 1]));
+        assert_eq!(before.len(), 0);
+        let (before, _second) = under_way.enter(Order::Keys(vec![2, 3]));
+        assert_eq!(before.len(), 1);
+        let (before, _third) = under_way.enter(Order::Everything);
+        assert_eq!(before.len(), 2);
+        let (before, _fourth) = under_way.enter(Order::Keys(vec![4]));
+        assert_eq!(before.len(), 1);
+    }
 }

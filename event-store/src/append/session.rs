@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::join;
-use service_kit::postgres::Database;
-use tokio_postgres::error::{DbError, Severity, SqlState};
+use service_kit::postgres::{Database, describe};
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 use uuid::Uuid;
@@ -488,16 +488,5 @@ fn failure(error: &Error) -> Failure {
     match &code.code()[..2] {
         "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX" => Failure::Passing(describe(error)),
         _ => Failure::Rejected(describe(error)),
-    }
-}
-
-/// The code, the message and the constraint; not the detail, which may hold values.
-fn describe(error: &Error) -> String {
-    match error.as_db_error() {
-        Some(error) => {
-            let constraint = error.constraint().unwrap_or_default();
-            format!("{} {} {constraint}", error.code().code(), DbError::message(error))
-        }
-        None => error.to_string(),
     }
 }
