@@ -16,10 +16,10 @@ mod lane;
 mod session;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use service_kit::postgres::Database;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -28,10 +28,13 @@ use crate::keyring::WrappedKey;
 use crate::receipt::{Answer, NewReceipt};
 use dispatch::Dispatch;
 
-/// Most events of one command.
-pub const COMMAND_EVENTS_MAX: usize = 1_000;
-/// Commands that may wait; one more is refused.
-pub const QUEUE_COMMANDS_MAX: usize = 4_096;
+/// Places for commands that are accepted and not answered yet; where none is free, one more is refused.
+pub const QUEUE_PLACES: usize = 4_096;
+/// A command takes a place for each so many bytes of its payload, and at least one.
+pub const PLACE_BYTES: usize = 8 << 10;
+/// How long after its deadline a command's answer may still come from the task that has it.
+const ANSWER_GRACE: Duration = Duration::from_millis(500);
+
 /// An event to append.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
@@ -155,12 +158,17 @@ struct Job {
     uncertain: bool,
     /// Only look for the receipt, write nothing.
     lookup: bool,
+    /// How often a batch that held this command failed for a reason that looks like passing.
+    setbacks: u32,
+    /// Its places in the queue, given back with the answer.
+    _places: OwnedSemaphorePermit,
 }
 
 /// Hands commands to the appending task.
 #[derive(Clone)]
 pub struct Appender {
     queue: mpsc::Sender<Job>,
+    places: Arc<Semaphore>,
     state: watch::Receiver<LogState>,
 }
 
@@ -191,23 +199,21 @@ impl LogState {
 impl Appender {
     /// Starts the appending task. It ends when `stop` turns true and what was accepted by then is finished.
     pub fn start(database: &Database, stop: watch::Receiver<bool>) -> (Self, JoinHandle<()>) {
-        let (queue, jobs) = mpsc::channel(QUEUE_COMMANDS_MAX);
+        // Whoever has a place finds room in it.
+        let (queue, jobs) = mpsc::channel(QUEUE_PLACES);
+        let places = Arc::new(Semaphore::new(QUEUE_PLACES));
         let (publish, state) = watch::channel(LogState::default());
         let dispatch = Dispatch::new(&database.clone().read_write(), jobs, publish);
-        (Self { queue, state }, tokio::spawn(dispatch.run(stop)))
+        (Self { queue, places, state }, tokio::spawn(dispatch.run(stop)))
     }
 
-    /// Appends, or refuses at once if the queue is full.
+    /// Appends, or refuses at once if the queue is full. Answers soon after the append's deadline at the latest.
     ///
     /// # Errors
     /// Why it was refused.
     pub async fn append(&self, append: Append) -> Outcome {
-        let (job, answer) = Job::new(append, false);
-        self.queue.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
-        })?;
-        answer.await.unwrap_or(Err(Refused::OutcomeUnknown))
+        let places = Arc::clone(&self.places).try_acquire_many_owned(append.places());
+        self.hand_in(append, false, places.map_err(|_| Refused::Overloaded)?).await
     }
 
     /// Appends; where the queue is full it waits for a place, within the append's deadline.
@@ -215,29 +221,39 @@ impl Appender {
     /// # Errors
     /// Why it was refused.
     pub async fn append_patiently(&self, append: Append) -> Outcome {
-        let deadline = append.deadline;
-        let (job, answer) = Job::new(append, false);
-        match tokio::time::timeout_at(deadline.into(), self.queue.send(job)).await {
-            Ok(Ok(())) => answer.await.unwrap_or(Err(Refused::OutcomeUnknown)),
-            Ok(Err(_)) => Err(Refused::Stopping),
-            Err(_) => Err(Refused::Overloaded),
-        }
+        let places = self.wait_for_places(&append).await?;
+        self.hand_in(append, false, places).await
     }
 
     /// The first answer to an idempotency key, made durable by a commit of its own; for a command that was refused before it was
-    /// appended.
+    /// appended. Waits for a place within the append's deadline: what was carried out once is not refused because it is asked again.
     ///
     /// # Errors
     /// [`Refused::NoReceipt`], [`Refused::KeyReused`], or what kept it from looking.
     pub async fn receipt(&self, append: Append) -> Outcome {
-        let (job, answer) = Job::new(append, true);
-        self.queue.try_send(job).map_err(|_| Refused::Overloaded)?;
-        answer.await.unwrap_or(Err(Refused::OutcomeUnknown))
+        let places = self.wait_for_places(&append).await?;
+        self.hand_in(append, true, places).await
     }
 
-    /// Commands that wait.
-    pub fn queue_depth(&self) -> usize {
-        QUEUE_COMMANDS_MAX - self.queue.capacity()
+    async fn wait_for_places(&self, append: &Append) -> Result<OwnedSemaphorePermit, Refused> {
+        let places = Arc::clone(&self.places).acquire_many_owned(append.places());
+        match tokio::time::timeout_at(append.deadline.into(), places).await {
+            Ok(places) => Ok(places.expect("the semaphore is never closed")),
+            Err(_) => Err(Refused::Overloaded),
+        }
+    }
+
+    async fn hand_in(&self, append: Append, lookup: bool, places: OwnedSemaphorePermit) -> Outcome {
+        let give_up_at = append.deadline + ANSWER_GRACE;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { append, reply, uncertain: false, lookup, setbacks: 0, _places: places };
+        // Not full: there are as many rooms as places.
+        self.queue.try_send(job).map_err(|_| Refused::Stopping)?;
+        match tokio::time::timeout_at(give_up_at.into(), answer).await {
+            Ok(Ok(outcome)) => outcome,
+            // It is in a batch that the server does not answer, or the task that had it broke.
+            Ok(Err(_)) | Err(_) => Err(Refused::OutcomeUnknown),
+        }
     }
 
     /// What the appender knows of the log; changes with every batch.
@@ -247,11 +263,6 @@ impl Appender {
 }
 
 impl Job {
-    fn new(append: Append, lookup: bool) -> (Self, oneshot::Receiver<Outcome>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { append, reply, uncertain: false, lookup }, answer)
-    }
-
     fn answer(self, outcome: Outcome) {
         // A client that has gone away does not want the answer.
         let _ = self.reply.send(outcome);
@@ -259,6 +270,12 @@ impl Job {
 }
 
 impl Append {
+    /// Places that it takes in the queue: at most all of them.
+    fn places(&self) -> u32 {
+        let places = 1 + self.size().1 / PLACE_BYTES;
+        u32::try_from(places.min(QUEUE_PLACES)).expect("QUEUE_PLACES is far below u32::MAX")
+    }
+
     /// Events and bytes of payload.
     fn size(&self) -> (usize, usize) {
         let events = self.streams.iter().flat_map(|stream| &stream.events);

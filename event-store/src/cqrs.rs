@@ -47,6 +47,7 @@ impl<R: Record> AggregateContext<R> for CqrsContext<R> {
 impl<R: Record> EventStore<R> for CqrsStore<R> {
     type AC = CqrsContext<R>;
 
+    /// The events of one record. Their metadata is not loaded with them: it stands in `log.cqrs_events`.
     async fn load_events(&self, aggregate_id: &str) -> Result<Vec<EventEnvelope<R>>, AggregateError<R::Error>> {
         let id = parse(aggregate_id)?;
         let history = self.store.loader().history::<R>(self.tenant_id, id).await.map_err(unexpected)?;
@@ -115,5 +116,8 @@ fn parse<E: std::error::Error>(aggregate_id: &str) -> Result<Uuid, AggregateErro
 }
 
 fn unexpected<E: std::error::Error>(error: LoadError) -> AggregateError<E> {
-    AggregateError::DatabaseConnectionError(error.into())
+    match error {
+        LoadError::Unavailable(_) => AggregateError::DatabaseConnectionError(error.into()),
+        LoadError::Read(_) | LoadError::Key(_) => AggregateError::UnexpectedError(error.into()),
+    }
 }

@@ -135,7 +135,7 @@ impl<R: Record> Executor<R> {
             let from_memory = kept.is_some();
             let loaded = match kept.take() {
                 Some(loaded) => loaded,
-                None => Arc::new(self.store.loader().load::<R>(request.tenant_id, id).await?),
+                None => Arc::new(self.load(id, request).await?),
             };
             match self.decide(id, &loaded, command.clone(), request, &context, &details) {
                 // What rests on a kept state is said only after a fresh load has confirmed it.
@@ -148,6 +148,10 @@ impl<R: Record> Executor<R> {
                 Ok(decided) => match self.append(place, decided, request).await {
                     Err(Refused::Conflict) => {
                         metrics::counter!("prospectus_command_conflicts_total").increment(1);
+                        self.kept.remove(&place);
+                    }
+                    // The record itself may be gone, or newer: that is told first.
+                    Err(Refused::ClaimMissing { .. } | Refused::ClaimTaken { .. }) if from_memory => {
                         self.kept.remove(&place);
                     }
                     Err(refused) => {
@@ -183,6 +187,12 @@ impl<R: Record> Executor<R> {
         let nothing = Loaded { state: R::default(), version: 0, position: 0, epoch: "".into(), key: None };
         let decided = self.decide(id, &nothing, command, request, &context, &|_| Map::new())?;
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
+    }
+
+    async fn load(&self, id: Uuid, request: &Request) -> Result<Loaded<R>, LoadError> {
+        let load = self.store.loader().load::<R>(request.tenant_id, id);
+        let late = |_| Err(LoadError::Unavailable("no answer in time".to_owned()));
+        tokio::time::timeout_at(request.deadline.into(), load).await.unwrap_or_else(late)
     }
 
     /// Waits for the turn of a command on this record, at most until its deadline.

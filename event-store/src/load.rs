@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{Record, RecordEvent as _};
 use futures_util::join;
-use service_kit::postgres::Database;
+use service_kit::postgres::{Database, describe};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 use uuid::Uuid;
@@ -23,6 +26,8 @@ const QUEUE_MAX: usize = 1_024;
 const CONNECTIONS: usize = 2;
 /// Attempts when a connection breaks.
 const ATTEMPTS: usize = 3;
+/// How long the server may take over one query, or to make a connection ready.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// A record as the log has it.
 #[derive(Debug, Clone)]
@@ -103,25 +108,26 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts the loading tasks, which end when the last clone of the loader is dropped.
-    pub fn start(database: &Database, keyring: Arc<Keyring>) -> Self {
+    /// Starts the loading tasks, which end when the last clone of the loader is dropped, or by a panic.
+    pub fn start(database: &Database, keyring: Arc<Keyring>) -> (Self, JoinSet<()>) {
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let requests = Arc::new(Mutex::new(requests));
+        let mut tasks = JoinSet::new();
         for _ in 0..CONNECTIONS {
             let task = Task {
                 database: database.clone().read_write().with_option("plan_cache_mode", "force_generic_plan"),
                 requests: Arc::clone(&requests),
                 session: None,
             };
-            tokio::spawn(task.run());
+            tasks.spawn(task.run());
         }
-        Self { queue, keyring }
+        (Self { queue, keyring }, tasks)
     }
 
     /// Loads one record of a tenant. A record that is not there comes back in its default state with version 0.
     ///
     /// # Errors
-    /// If the database is away or what it holds cannot be read.
+    /// If the database is away or slow, or what it holds cannot be read.
     pub async fn load<R: Record>(&self, tenant: Uuid, aggregate: Uuid) -> Result<Loaded<R>, LoadError> {
         let raw = self.raw::<R>(tenant, aggregate).await?;
         self.fold(tenant, aggregate, &raw)
@@ -187,6 +193,8 @@ struct Task {
 
 struct Session {
     client: Client,
+    /// What drives the connection; it ends with the session, also where an answer is still awaited.
+    _connection: JoinSet<()>,
     events: Statement,
     keys: Statement,
     epoch: Statement,
@@ -216,7 +224,8 @@ impl Task {
     async fn answer(&mut self, requests: Vec<Request>) {
         let mut last_error = String::new();
         for _ in 0..ATTEMPTS {
-            match self.query(&requests).await {
+            let late = |_| Err("no answer in time".to_owned());
+            match timeout(ANSWER_WAIT, self.query(&requests)).await.unwrap_or_else(late) {
                 Ok(found) => {
                     for (request, raw) in requests.into_iter().zip(found) {
                         // Whoever has gone away does not want the answer.
@@ -226,7 +235,7 @@ impl Task {
                 }
                 Err(error) => {
                     self.session = None;
-                    last_error = error.to_string();
+                    last_error = error;
                 }
             }
         }
@@ -236,9 +245,9 @@ impl Task {
         }
     }
 
-    async fn query(&mut self, requests: &[Request]) -> Result<Vec<Raw>, Error> {
+    async fn query(&mut self, requests: &[Request]) -> Result<Vec<Raw>, String> {
         if self.session.is_none() {
-            self.session = Some(Session::open(&self.database).await?);
+            self.session = Some(Session::open(&self.database).await.map_err(|error| describe(&error))?);
         }
         let session = self.session.as_ref().expect("it was opened above where it was missing");
         let tenants: Vec<Uuid> = requests.iter().map(|request| request.tenant).collect();
@@ -258,13 +267,15 @@ impl Task {
                 }
             },
         );
-        let epoch: Arc<str> = epoch?.map_or_else(|| "".into(), |row| row.get::<_, &str>(0).into());
-        let mut keys: HashMap<i64, Row> = keys?.into_iter().map(|row| (row.get(0), row)).collect();
+        let found = (|| Ok::<_, Error>((epoch?, events?, keys?)))();
+        let (epoch, events, keys) = found.map_err(|error| describe(&error))?;
+        let epoch: Arc<str> = epoch.map_or_else(|| "".into(), |row| row.get::<_, &str>(0).into());
+        let mut keys: HashMap<i64, Row> = keys.into_iter().map(|row| (row.get(0), row)).collect();
         let mut found: Vec<Raw> = (1..)
             .zip(requests)
             .map(|(ordinality, _)| Raw { events: Vec::new(), key: keys.remove(&ordinality), epoch: Arc::clone(&epoch) })
             .collect();
-        for row in events? {
+        for row in events {
             let ordinality = usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1");
             found[ordinality - 1].events.push(row);
         }
@@ -274,12 +285,19 @@ impl Task {
 
 impl Session {
     async fn open(database: &Database) -> Result<Self, Error> {
-        let client = database.client().await?;
+        let (client, connection) = database.connect().await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = describe(&error), "a loading connection ended");
+            }
+        });
         Ok(Self {
             events: client.prepare(EVENTS).await?,
             keys: client.prepare(KEYS).await?,
             epoch: client.prepare(EPOCH).await?,
             client,
+            _connection: driver,
         })
     }
 }

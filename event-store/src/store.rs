@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use service_kit::postgres::Database;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::append::{Appender, LogState};
 use crate::keyring::Keyring;
@@ -23,6 +23,7 @@ pub struct Store {
 pub struct StoreTask {
     stop: watch::Sender<bool>,
     appending: JoinHandle<()>,
+    loading: JoinSet<()>,
 }
 
 impl Store {
@@ -31,8 +32,8 @@ impl Store {
         let (stop, stopping) = watch::channel(false);
         let (appender, appending) = Appender::start(database, stopping);
         let state = appender.state();
-        let loader = Loader::start(database, Arc::clone(&keyring));
-        (Self { appender, loader, keyring, state }, StoreTask { stop, appending })
+        let (loader, loading) = Loader::start(database, Arc::clone(&keyring));
+        (Self { appender, loader, keyring, state }, StoreTask { stop, appending, loading })
     }
 
     /// Where appends go.
@@ -57,6 +58,15 @@ impl Store {
 }
 
 impl StoreTask {
+    /// Returns when a task has ended although nobody asked it to: nothing can be carried out any more, and the process should end.
+    pub async fn broken(&mut self) {
+        // What a task that panicked has to say stands in the log already.
+        tokio::select! {
+            _ = &mut self.appending => {}
+            Some(_) = self.loading.join_next() => {}
+        }
+    }
+
     /// Takes no more commands, finishes those that were accepted, and ends.
     pub async fn finish(self) {
         // If the task has ended already there is nothing to tell it.

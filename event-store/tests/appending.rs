@@ -223,7 +223,7 @@ async fn a_full_queue_refuses_and_a_late_command_is_given_up() {
     let mut late = append(Uuid::now_v7(), 0);
     late.deadline = Instant::now();
     let mut waiting = tokio::task::JoinSet::new();
-    for request in (0..2 * event_store::append::QUEUE_COMMANDS_MAX).map(|_| append(Uuid::now_v7(), 0)) {
+    for request in (0..2 * event_store::append::QUEUE_PLACES).map(|_| append(Uuid::now_v7(), 0)) {
         let appender = appender.clone();
         waiting.spawn(async move { appender.append(request).await });
     }
@@ -239,7 +239,7 @@ async fn a_full_queue_refuses_and_a_late_command_is_given_up() {
             blocker.batch_execute("COMMIT").await.expect("the lock is let go");
         }
     }
-    assert!(refused > 0, "a queue of {} takes no more", event_store::append::QUEUE_COMMANDS_MAX);
+    assert_eq!(refused, event_store::append::QUEUE_PLACES, "what has no place is refused");
     assert_eq!(appender.append(late).await, Err(Refused::Overloaded));
     assert_eq!(checked_log(&opened.database).await.len(), written);
 }

@@ -49,8 +49,40 @@ async fn a_released_claim_tells_of_a_deleted_holder() {
     moved.release = vec![claim("domain", "a.example", second)];
     appender.append(moved).await.expect("it holds it");
     let mut last = append(third, 0);
-    last.take = vec![claim("domain", "b.example", third), live(third)];
-    assert!(appender.append(last).await.expect("it is free").details.is_empty());
+    last.take = vec![claim("domain", "a.example", third), live(third)];
+    let answer = appender.append(last).await.expect("it is free");
+    assert_eq!(answer.details["deleted_holder"], first.to_string(), "the first is still deleted, the second lives on");
+    // A sort of record that never claims to be alive cannot be told to be deleted.
+    let (fourth, fifth) = (Uuid::now_v7(), Uuid::now_v7());
+    let mut register = append(fourth, 0);
+    register.take = vec![claim("ref", "crm:1", fourth)];
+    appender.append(register).await.expect("it is free");
+    let mut give_up = append(fourth, 1);
+    give_up.release = vec![claim("ref", "crm:1", fourth)];
+    appender.append(give_up).await.expect("it holds it");
+    let mut take = append(fifth, 0);
+    take.take = vec![claim("ref", "crm:1", fifth)];
+    assert!(appender.append(take).await.expect("it is free").details.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_deleted_holders_the_newest_is_told() {
+    let opened = support::open().await;
+    let appender = opened.store.appender();
+    let live = |id: Uuid| claim("live", &id.to_string(), id);
+    let mut last = None;
+    for _ in 0..4 {
+        let id = Uuid::now_v7();
+        let mut register = append(id, 0);
+        register.take = vec![claim("domain", "a.example", id), live(id)];
+        let answer = appender.append(register).await.expect("it is free");
+        let told = answer.details.get("deleted_holder").map(|holder| holder.as_str().expect("a text").to_owned());
+        assert_eq!(told, last);
+        let mut delete = append(id, 1);
+        delete.release = vec![claim("domain", "a.example", id), live(id)];
+        appender.append(delete).await.expect("it holds them");
+        last = Some(id.to_string());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,19 @@ pub fn another(on: &TestDatabase) -> (Store, StoreTask) {
     Store::open(&database(&on.url_for("prospectus_appender")), keyring())
 }
 
+/// Looks until it is so.
+///
+/// # Panics
+/// If it is not so within a minute.
+pub async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let looked = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looked).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
+}
+
 pub fn event() -> NewEvent {
     NewEvent {
         event_id: Uuid::now_v7(),

@@ -30,13 +30,14 @@ END
 $$;
 
 -- The planner of the append path must use the index for the highest position also when its plan was made on an empty
--- table (decision 2), and an appender that hangs must not hold the log's lock (decision 3).
+-- table (decision 2), and an appender that hangs or has gone away must not hold the log's lock, or wait for it (decision 3).
 DO $$
 BEGIN
     EXECUTE format('REVOKE CREATE, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CREATE ON DATABASE %I TO prospectus_owner', current_database());
     EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET idle_in_transaction_session_timeout = ''5s''', current_database());
-    EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET lock_timeout = ''10s''', current_database());
+    EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET lock_timeout = ''5s''', current_database());
+    EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET client_connection_check_interval = ''2s''', current_database());
     EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET enable_seqscan = off', current_database());
     EXECUTE format('ALTER ROLE prospectus_query IN DATABASE %I SET default_transaction_read_only = on', current_database());
     EXECUTE format('ALTER ROLE prospectus_query IN DATABASE %I SET statement_timeout = ''30s''', current_database());

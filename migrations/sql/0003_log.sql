@@ -172,7 +172,7 @@ GRANT UPDATE (released) ON log.claims TO prospectus_appender;
 GRANT SELECT ON log.claims, log.matches TO prospectus_verifier;
 GRANT SELECT, INSERT, DELETE ON log.matches TO prospectus_appender;
 GRANT SELECT, INSERT, DELETE ON log.receipts TO prospectus_appender;
-GRANT SELECT, INSERT, UPDATE ON log.person_keys TO prospectus_appender;
+GRANT SELECT, INSERT ON log.person_keys TO prospectus_appender;
 GRANT SELECT ON log.person_keys TO prospectus_projector, prospectus_query, prospectus_verifier;
 GRANT SELECT, INSERT ON log.wrapping_keys TO prospectus_appender;
 GRANT SELECT ON log.wrapping_keys TO prospectus_projector, prospectus_query, prospectus_verifier;
@@ -190,16 +190,17 @@ GRANT EXECUTE ON FUNCTION log.take_lock() TO prospectus_appender, prospectus_ope
 CREATE FUNCTION log.deleted_holders(
     acts text[], tenants uuid[], kinds text[], keys text[], aggregates uuid[], OUT heir uuid, OUT holder uuid
 ) RETURNS SETOF record LANGUAGE sql STABLE AS $$
-    SELECT n.aggregate_id, c.aggregate_id
+    SELECT DISTINCT ON (n.aggregate_id) n.aggregate_id, c.aggregate_id
     FROM unnest(acts, tenants, kinds, keys, aggregates) AS n (act, tenant_id, kind, key, aggregate_id)
     JOIN log.claims AS c ON c.tenant_id = n.tenant_id AND c.kind = n.kind AND c.key = n.key AND c.released
     WHERE n.act = 'inherit' AND c.aggregate_id <> n.aggregate_id AND NOT EXISTS (
         SELECT FROM log.claims AS live
         WHERE live.tenant_id = n.tenant_id AND live.kind = 'live' AND live.key = c.aggregate_id::text AND NOT live.released
     )
+    ORDER BY n.aggregate_id, c.aggregate_id DESC
 $$;
 COMMENT ON FUNCTION log.deleted_holders IS
-    'For each value that a new record inherits: the record that held it before and is deleted, that is, holds no claim `live`';
+    'For each new record that inherits values: the newest record that held one of them before and is deleted, that is, holds no claim `live`';
 REVOKE ALL ON FUNCTION log.deleted_holders FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION log.deleted_holders TO prospectus_appender;
 

@@ -36,7 +36,7 @@ async fn fill(client: &Client) {
 }
 
 #[tokio::test]
-async fn no_service_role_can_change_or_remove_an_event() {
+async fn no_service_role_can_change_or_remove_an_event_or_a_persons_key() {
     let database = TestDatabase::new().await;
     fill(&database.superuser().await).await;
     for role in SERVICE_ROLES {
@@ -49,6 +49,8 @@ async fn no_service_role_can_change_or_remove_an_event() {
             "DELETE FROM log.events",
             "TRUNCATE log.events",
             "TRUNCATE log.events CASCADE",
+            "UPDATE log.person_keys SET wrapped_key = NULL",
+            "DELETE FROM log.person_keys",
             "ALTER TABLE log.events DISABLE ROW LEVEL SECURITY",
             "DROP TABLE log.events",
             "SET ROLE prospectus_owner",

@@ -115,11 +115,13 @@ impl<'a> ValueColumns<'a> {
     pub(super) fn push_all(&mut self, append: &'a Append) {
         let tenant = append.tenant_id;
         let new = append.streams.first().is_some_and(|stream| stream.expected_version == 0);
+        // Only records that claim that they are alive can be seen to be deleted.
+        let mortal = append.take.iter().any(|value| value.kind == domain::claim::LIVE);
         append.require.iter().for_each(|value| self.push("require", tenant, value));
         append.release.iter().for_each(|value| self.push("release", tenant, value));
         for value in &append.take {
             // Of a deleted record that had the same value is told where the record is new and the value its own.
-            let inherits = new && value.kind != domain::claim::LIVE;
+            let inherits = new && mortal && value.kind != domain::claim::LIVE;
             self.push(if inherits { "inherit" } else { "take" }, tenant, value);
         }
         append.match_remove.iter().for_each(|value| self.push("unmatch", tenant, value));

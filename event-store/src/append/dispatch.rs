@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use service_kit::postgres::Database;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::batch::Conflicts;
 use super::lane::{Ended, Lane, Manner};
 use super::session::Care;
-use super::{Job, LogState, QUEUE_COMMANDS_MAX, Refused};
+use super::{Job, LogState, Refused};
 
 /// Batches that may be under way: while one is being written, the server already reads the other, which waits for the log's lock.
 /// Measured: with one the server waits for us, with three the batches are smaller than that is worth.
@@ -23,13 +24,15 @@ const BATCH_EVENTS_MAX: usize = 2_000;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// After a batch that was refused, so many batches are looked through before they are written.
 const CAREFUL_BATCHES: u32 = 32;
+/// How often it is looked whether a waiting command is past its deadline, also while no lane comes back.
+const LOOK_FOR_THE_LATE_EVERY: Duration = Duration::from_millis(100);
 /// Between two attempts to reach a database that is away, while no command waits.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// The task between the queue and the lanes.
 pub(super) struct Dispatch {
     jobs: mpsc::Receiver<Job>,
-    /// Taken from the queue, not in a batch; in order. At most one queue's worth, and what lanes gave back.
+    /// Taken from the queue, not in a batch; in order. Bounded by the queue's places, which they keep.
     waiting: VecDeque<Job>,
     /// Those with nothing to do.
     free: Vec<Lane>,
@@ -55,17 +58,23 @@ impl Dispatch {
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut incoming = Vec::with_capacity(BATCH_COMMANDS_MAX);
         let mut open = true;
+        let mut late = tokio::time::interval(LOOK_FOR_THE_LATE_EVERY);
+        late.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while open || !self.waiting.is_empty() || !self.busy.is_empty() {
-            let room = QUEUE_COMMANDS_MAX.saturating_sub(self.waiting.len()).min(BATCH_COMMANDS_MAX);
             let disconnected = self.free.iter().any(|lane| !lane.is_connected());
             tokio::select! {
                 biased;
+                // A lane that panics ends this task, and with it the service: nobody knows what became of its batch.
                 Some(ended) = self.busy.join_next() => self.take_back(ended.expect("a lane does not panic")),
-                // What no lane can take stays in the queue, which is bounded.
-                received = self.jobs.recv_many(&mut incoming, room), if open && room > 0 && !self.free.is_empty() => {
+                // What no lane can take stays in the queue.
+                received = self.jobs.recv_many(&mut incoming, BATCH_COMMANDS_MAX), if open && !self.free.is_empty() => {
                     open = received > 0;
                 }
                 () = stopping(&mut stop), if !self.jobs.is_closed() => self.jobs.close(),
+                // Who waits in the queue may be late as well; all of them together have no more than the queue's places.
+                _ = late.tick(), if !self.busy.is_empty() => while let Ok(job) = self.jobs.try_recv() {
+                    incoming.push(job);
+                },
                 () = tokio::time::sleep(RETRY_WAIT), if disconnected && self.waiting.is_empty() => self.connect(),
             }
             self.waiting.extend(incoming.drain(..));
@@ -120,8 +129,11 @@ impl Dispatch {
     }
 
     /// Takes the commands for the next batch, in order. One that shares a record, a claim or an idempotency key with an earlier one
-    /// of the queue or of a batch under way waits for a later batch. `held` gets what the batch holds.
+    /// of the queue or of a batch under way waits for a later batch. `held` gets what the batch holds. After each setback of the first
+    /// command a batch has half as many, so that one command whose rows always make the server fail ends up alone.
     fn assemble(&mut self, held: &mut Conflicts) -> Vec<Job> {
+        let setbacks = self.waiting.front().map_or(0, |job| job.setbacks);
+        let commands_max = BATCH_COMMANDS_MAX.checked_shr(setbacks).unwrap_or(0).max(1);
         let mut batch: Vec<Job> = Vec::with_capacity(self.waiting.len().min(BATCH_COMMANDS_MAX));
         let mut later = VecDeque::new();
         let mut conflicts = Conflicts::default();
@@ -129,7 +141,7 @@ impl Dispatch {
         let (mut events, mut bytes) = (0, 0);
         while let Some(job) = self.waiting.pop_front() {
             let (more_events, more_bytes) = job.append.size();
-            let full = batch.len() >= BATCH_COMMANDS_MAX
+            let full = batch.len() >= commands_max
                 || (!batch.is_empty()
                     && (events + more_events > BATCH_EVENTS_MAX || bytes + more_bytes > BATCH_BYTES_MAX));
             if full {
@@ -161,8 +173,8 @@ impl Dispatch {
             for job in late {
                 let refused = match (job.uncertain, available) {
                     (true, _) => Refused::OutcomeUnknown,
-                    (false, true) => Refused::Overloaded,
-                    (false, false) => Refused::Unavailable,
+                    (false, true) if job.setbacks == 0 => Refused::Overloaded,
+                    (false, _) => Refused::Unavailable,
                 };
                 job.answer(Err(refused));
             }

@@ -4,13 +4,18 @@ use std::time::{Duration, Instant};
 
 use service_kit::postgres::Database;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::batch::Verdict;
-use super::session::{Care, Failure, Session, Written};
+use super::session::{Care, Failure, OpenError, Session, Written};
 use super::{Job, LogState, Refused};
 
 /// Wait before the next attempt when the database is away.
 const RECONNECT_WAIT: Duration = Duration::from_millis(100);
+/// How long the server may take over a batch. Longer than it waits for the log's lock (`lock_timeout` of the role).
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long making a connection ready may take.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
 
 /// A connection that batches are written on, one at a time.
 pub(super) struct Lane {
@@ -64,7 +69,7 @@ impl Lane {
         let session = self.session.as_mut().expect("ensure_session has just made sure of it");
         let started = Instant::now();
         let written = match manner {
-            Manner::AtOnce => session.write(&batch).await,
+            Manner::AtOnce => in_time(session.write(&batch)).await,
             Manner::Looking(care) => return self.look_and_write(batch, care).await,
         };
         match written {
@@ -82,7 +87,7 @@ impl Lane {
         while let Some((mut batch, care)) = parts.pop() {
             let session = self.session.as_mut().expect("whatever ends the session ends this loop");
             let started = Instant::now();
-            match session.look_and_write(&batch, care).await {
+            match in_time(session.look_and_write(&batch, care)).await {
                 Ok(written) => self.answer(batch, written, started),
                 Err(Failure::Rejected(error)) => {
                     metrics::counter!("prospectus_append_rejected_batches_total").increment(1);
@@ -116,12 +121,16 @@ impl Lane {
                 metrics::counter!("prospectus_append_lost_total").increment(1);
                 for job in &mut batch {
                     job.uncertain = true;
+                    job.setbacks += 1;
                 }
                 self.session = None;
                 self.ended(batch, false)
             }
             Failure::Passing(error) => {
                 tracing::warn!(%error, commands = batch.len(), "a batch was rolled back; it is tried again");
+                for job in &mut batch {
+                    job.setbacks += 1;
+                }
                 self.session = None;
                 tokio::time::sleep(RECONNECT_WAIT).await;
                 self.ended(batch, false)
@@ -159,7 +168,8 @@ impl Lane {
             return true;
         }
         let seen = self.state.borrow().epoch.clone();
-        match Session::open(&self.database, seen.as_ref()).await {
+        let opened = timeout(OPEN_WAIT, Session::open(&self.database, seen.as_ref())).await;
+        match opened.unwrap_or(Err(OpenError::TimedOut)) {
             Ok((session, head)) => {
                 self.state.send_modify(|state| {
                     state.note(&session.epoch, head);
@@ -179,4 +189,10 @@ impl Lane {
             }
         }
     }
+}
+
+/// A server that is frozen answers nothing and breaks no connection: after a while the batch counts as lost.
+async fn in_time(write: impl Future<Output = Result<Written, Failure>>) -> Result<Written, Failure> {
+    let lost = |_| Err(Failure::Lost("no answer in time".to_owned()));
+    timeout(ANSWER_WAIT, write).await.unwrap_or_else(lost)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::join;
 use service_kit::postgres::{Database, describe};
+use tokio::task::JoinSet;
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
@@ -75,8 +76,11 @@ pub(super) enum Failure {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenError {
     /// The server said no, or is away.
-    #[error(transparent)]
+    #[error("{}", describe(.0))]
     Database(#[from] Error),
+    /// Nothing was heard from the server.
+    #[error("no answer in time")]
+    TimedOut,
     /// The server brings back a past that was left: what was acknowledged since would be lost in silence.
     #[error("the server's log is in epoch {found}, older than {seen}, which was seen before")]
     OlderEpoch {
@@ -103,6 +107,8 @@ pub(super) struct Session {
     warnings: Arc<AtomicU64>,
     pub(super) epoch: Epoch,
     statements: Statements,
+    /// What drives the connection; it ends with the session, also where an answer is still awaited.
+    _connection: JoinSet<()>,
 }
 
 struct Statements {
@@ -121,8 +127,8 @@ impl Session {
         let (client, mut connection) = database.connect().await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&warnings);
-        tokio::spawn(async move {
-            // The connection ends by itself when the client is dropped or the server goes away.
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notice(notice) = message
                     && notice.severity() == "WARNING"
@@ -150,7 +156,7 @@ impl Session {
             confirm: client.prepare(CONFIRM).await?,
         };
         let head = client.query_one(&statements.head, &[]).await?.get(0);
-        Ok((Self { client, warnings, epoch, statements }, head))
+        Ok((Self { client, warnings, epoch, statements, _connection: driver }, head))
     }
 
     pub(super) fn is_closed(&self) -> bool {
