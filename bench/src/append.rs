@@ -82,15 +82,19 @@ async fn bare_insert(
     Ok(())
 }
 
-/// `limit.insert_p50`: the same on one connection, one at a time; the median in milliseconds.
+/// Rest before each insert of `limit.insert_rested_p50`: about what passes between two flushes of one client's commands.
+const REST: Duration = Duration::from_millis(1);
+
+/// The same on one connection, one at a time, with a rest before each; the median in milliseconds. `limit.insert_p50` has none,
+/// `limit.insert_rested_p50` shows what the rest costs by itself.
 ///
 /// # Errors
 /// If the server refuses.
-async fn limit_p50(stack: &BenchStack, database: &str, length: Duration) -> anyhow::Result<f64> {
+async fn limit_p50(stack: &BenchStack, database: &str, length: Duration, rest: Duration) -> anyhow::Result<f64> {
     let (payload, metadata) = texts()?;
     let client = stack.superuser(database).await?;
     let insert = client.prepare(BARE_INSERT).await?;
-    median_ms(length, async || bare_insert(&client, &insert, &payload, &metadata).await).await
+    median_ms(length, rest, async || bare_insert(&client, &insert, &payload, &metadata).await).await
 }
 
 /// Appends through the event store, one event to a new stream each time.
@@ -119,7 +123,8 @@ pub async fn limits(stack: &BenchStack, length: Duration, results: &mut Results)
     let database = stack.fresh("limit").await?;
     make_bare(&stack.superuser(&database).await?).await?;
     results.add("limit.insert", "events/s", limit(stack, &database, length).await?);
-    results.add("limit.insert_p50", "ms", limit_p50(stack, &database, length).await?);
+    results.add("limit.insert_p50", "ms", limit_p50(stack, &database, length, Duration::ZERO).await?);
+    results.add("limit.insert_rested_p50", "ms", limit_p50(stack, &database, length, REST).await?);
     stack.remove(&database).await
 }
 
@@ -133,6 +138,8 @@ pub async fn round(stack: &BenchStack, length: Duration, results: &mut Results) 
     results.add("append.library", "events/s", library(&store, length, false).await?);
     results.add("append.library_claims", "events/s", library(&store, length, true).await?);
     task.finish().await;
+    stack.remove(&database).await?;
+    let database = stack.fresh("peer").await?;
     results.add("append.postgres_es", "events/s", peer::postgres_es(stack, &database, length).await?);
     stack.remove(&database).await
 }

@@ -69,14 +69,21 @@ where
     Ok(done as f64 / length.as_secs_f64())
 }
 
-/// Does something one at a time for `length`; gives the median time it took, in milliseconds.
+/// Does something one at a time for `length`, with a rest before each time; gives the median time it took, in milliseconds.
 ///
 /// # Errors
 /// The first error.
-pub async fn median_ms(length: Duration, mut once: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+pub async fn median_ms(
+    length: Duration,
+    rest: Duration,
+    mut once: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
     let clock = Clock::start(length);
     let mut took = Vec::new();
     loop {
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
         let started = Instant::now();
         if started >= clock.to {
             return Ok(percentile_ms(took, 50));

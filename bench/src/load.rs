@@ -49,10 +49,12 @@ pub async fn round(stack: &BenchStack, length: Duration, results: &mut Results) 
     }
     results.add("limit.load_insert", "commands/s", limit(stack, &database, &streams, length).await?);
     let cold = Arc::new(Executor::<Company>::new(store.clone(), 0));
+    client.batch_execute("CHECKPOINT").await?;
     results.add("load_append.cold", "commands/s", ours(&cold, &streams, length).await?);
     let warm = Arc::new(Executor::<Company>::new(store, CACHE_BYTES));
     let fill = (0_u64..).zip(streams.iter()).map(|(number, id)| update(&warm, *id, number));
     stream::iter(fill).buffer_unordered(WRITERS).try_collect::<Vec<()>>().await?;
+    client.batch_execute("CHECKPOINT").await?;
     results.add("load_append.warm", "commands/s", ours(&warm, &streams, length).await?);
     drop((cold, warm));
     task.finish().await;
