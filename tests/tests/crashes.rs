@@ -47,11 +47,9 @@ async fn every_acknowledged_command_is_there_once_after_kills() {
     let client = test.client();
     let stop = Arc::new(AtomicBool::new(false));
     let writers = write(&client, 8, &stop);
-    let log = test.superuser(Part::Primary).await;
     let head = async |log: &tokio_postgres::Client| -> Option<i64> {
         Some(log.query_one("SELECT position FROM log.head", &[]).await.ok()?.get(0))
     };
-    drop(log);
     let mut victims = vec![Part::CommandService(1); 10];
     for at in [3, 7, 11] {
         victims.insert(at, Part::Primary);

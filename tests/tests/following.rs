@@ -43,7 +43,8 @@ async fn readers_see_every_position_once_and_in_order_beside_a_foreign_snapshot(
         let (client, accepted) = (test.client().to(&test.stack, service), Arc::clone(&accepted));
         writers.spawn(async move {
             for number in 0..COMMANDS {
-                // Every third domain is shared by all writers; every twentieth command is refused for what it says.
+                // Every third domain is shared by all writers: a batch with one that is taken is rolled back and looked through.
+                // Every twentieth command is refused for what it says, before it comes to the log.
                 let domain = match number % 3 {
                     0 => format!("shared{number}.example"),
                     _ => format!("own{writer}-{number}.example"),
