@@ -7,6 +7,7 @@ mod nats;
 mod personal;
 mod races;
 mod real_data;
+mod relay;
 mod replicas;
 mod seeing;
 mod shutdown;
