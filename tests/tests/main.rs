@@ -1,6 +1,7 @@
 //! The promises of the whole system, kept by real processes.
 
 mod bad_input;
+mod batch;
 mod crashes;
 mod following;
 mod nats;
