@@ -29,7 +29,7 @@ pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// If the description of the endpoints cannot be written as JSON.
 pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Router) -> serde_json::Result<Router> {
-    let (commands, description) = OpenApiRouter::with_openapi(schema::description())
+    let (commands, mut description) = OpenApiRouter::with_openapi(schema::description())
         .routes(routes!(companies::register))
         .routes(routes!(companies::update, companies::delete))
         .routes(routes!(companies::restore))
@@ -41,6 +41,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::assign))
         .routes(routes!(batch::batch))
         .split_for_parts();
+    service_kit::docs::describe_refusals(&mut description, schema::refusals);
     let commands: Router = protect(commands, authenticator).with_state(service);
     Ok(observe(commands.merge(health).merge(service_kit::docs::router(&description)?), "command-service"))
 }

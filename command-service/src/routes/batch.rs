@@ -42,7 +42,9 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(30);
 #[utoipa::path(post, path = "/v1/batch", tag = "batch",
     request_body(content = String, content_type = "application/x-ndjson",
         description = "One `{\"method\", \"path\", \"body\", \"idempotency_key\"?, \"if_match\"?}` a line, each at most 1 MiB"),
-    responses((status = 200, content_type = "application/x-ndjson", body = String, description = "One `{\"status\", \"body\"}` a line, in order"),
+    responses((status = 200, content_type = "application/x-ndjson", body = String, description = "One `{\"status\", \"body\"}` a line, in order; the body of a refused one is a problem. \
+            If the lines could not be read to their end (the body broke off, nothing came for 30 s, the service stops, or there are more \
+            than a million), the last answer says why, for its line and all after it"),
         (status = 415, description = "Not NDJSON")))]
 pub(super) async fn batch(
     (service, principal, context, _, path, headers): Parts,
