@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use domain::{Company, CompanyCommand, CompanyEvent, Prospect, ProspectCommand};
+use domain::{Company, CompanyCommand, CompanyEvent, Prospect};
 use event_store::receipt::NewReceipt;
 use event_store::{Answer, Executor, Metadata, Request, Store};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use service_kit::auth::Principal;
 use service_kit::http::RequestContext;
 use service_kit::problem::{Code, Problem};
+use service_kit::shutdown::Shutdown;
 use uuid::Uuid;
 
 use crate::operation::{Operation, Target};
@@ -26,6 +27,8 @@ pub struct Service {
     pub executors: Executors,
     /// How long one command may take.
     pub deadline: Duration,
+    /// Tells batches that this process is to end.
+    pub shutdown: Shutdown,
 }
 
 /// An executor for each sort of record.
@@ -59,6 +62,8 @@ pub struct Caller {
 /// What belongs to one operation, beside who asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
+    /// The command's name in the figures ([`crate::operation::name`]).
+    pub name: &'static str,
     /// Against doing it twice.
     pub idempotency_key: Option<&'a str>,
     /// The version that is to be changed.
@@ -95,6 +100,11 @@ impl Caller {
         })
     }
 
+    /// Which request this is.
+    pub fn request_id(&self) -> Uuid {
+        self.context.request_id
+    }
+
     fn metadata(&self) -> Metadata {
         let request_id = self.context.request_id.to_string();
         Metadata {
@@ -115,10 +125,9 @@ impl Service {
     /// # Errors
     /// What the client is to be told.
     pub async fn carry_out(&self, caller: &Caller, operation: Operation, terms: Terms<'_>) -> Result<Done, Problem> {
-        let name = name(&operation);
+        let name = terms.name;
         let result = self.execute(caller, operation, terms).await;
-        let outcome = result.as_ref().map_or_else(|problem| problem.code().name(), |_| "done");
-        metrics::counter!("prospectus_commands_total", "type" => name, "outcome" => outcome).increment(1);
+        count(name, result.as_ref().err());
         result
     }
 
@@ -204,25 +213,10 @@ fn new_social_media(events: &[CompanyEvent]) -> Map<String, Value> {
     added.map(|id| ("social_media_id".to_owned(), id.into())).into_iter().collect()
 }
 
-/// The operation's name in the figures.
-fn name(operation: &Operation) -> &'static str {
-    match operation {
-        Operation::Company(_, command) => match command {
-            CompanyCommand::Register(_) => "company.register",
-            CompanyCommand::Update(_) => "company.update",
-            CompanyCommand::AddSocialMedia(_) => "company.add_social_media",
-            CompanyCommand::RemoveSocialMedia { .. } => "company.remove_social_media",
-            CompanyCommand::Delete => "company.delete",
-            CompanyCommand::Restore => "company.restore",
-        },
-        Operation::Prospect(_, command) => match command {
-            ProspectCommand::Register(_) => "prospect.register",
-            ProspectCommand::Update(_) => "prospect.update",
-            ProspectCommand::Assign(_) => "prospect.assign",
-            ProspectCommand::Delete => "prospect.delete",
-            ProspectCommand::Restore => "prospect.restore",
-        },
-    }
+/// Counts a command that is answered, by its name and by what became of it: a problem's code, or done.
+pub fn count(name: &'static str, problem: Option<&Problem>) {
+    let outcome = problem.map_or("done", |problem| problem.code().name());
+    metrics::counter!("prospectus_commands_total", "type" => name, "outcome" => outcome).increment(1);
 }
 
 /// The header `Idempotency-Key`.

@@ -55,7 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let pool = database.pool(POOL_CONNECTIONS, POOL_WAIT)?;
     let executors = Executors::new(store.clone(), config.cache_mib << 20);
     let deadline = Duration::from_secs(config.command_deadline_seconds);
-    let state = Arc::new(carry_out::Service { executors, deadline });
+    let state = Arc::new(carry_out::Service { executors, deadline, shutdown: shutdown.clone() });
     let appending = store.appender().state();
     let health = Health::new().check_pool("database", pool.clone()).check("log", move || {
         let available = appending.borrow().available;

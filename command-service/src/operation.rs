@@ -30,6 +30,28 @@ pub enum Target {
     Existing(Uuid),
 }
 
+/// In the figures, the name of what is no command.
+pub const UNKNOWN: &str = "unknown";
+
+/// The name in the figures of the command that `method` on `path` asks for.
+pub fn name(method: &Method, path: &str) -> &'static str {
+    let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
+    match (method.as_str(), &segments[..]) {
+        ("POST", ["companies"]) => "company.register",
+        ("PATCH", ["companies", _]) => "company.update",
+        ("DELETE", ["companies", _]) => "company.delete",
+        ("POST", ["companies", _, "restore"]) => "company.restore",
+        ("POST", ["companies", _, "social-media"]) => "company.add_social_media",
+        ("DELETE", ["companies", _, "social-media", _]) => "company.remove_social_media",
+        ("POST", ["prospects"]) => "prospect.register",
+        ("PATCH", ["prospects", _]) => "prospect.update",
+        ("DELETE", ["prospects", _]) => "prospect.delete",
+        ("POST", ["prospects", _, "restore"]) => "prospect.restore",
+        ("POST", ["prospects", _, "assign"]) => "prospect.assign",
+        _ => UNKNOWN,
+    }
+}
+
 /// A JSON object that a client sent.
 pub type Object = Map<String, Value>;
 
@@ -199,4 +221,32 @@ fn valid<T>(parsed: Result<T, FieldErrors>) -> Result<T, Problem> {
 /// An id of a path; what is no id is no record.
 fn uuid(text: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(text).map_err(|_| Problem::not_found())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_command_has_a_name_and_nothing_else_has() {
+        let id = Uuid::nil();
+        let nouns = ["companies", "prospects", "batch", "nothing"];
+        let ends =
+            ["", "/{id}", "/{id}/restore", "/{id}/assign", "/{id}/social-media", "/{id}/social-media/{id}", "/{id}/x"];
+        let mut names = Vec::new();
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            for (noun, end) in nouns.iter().flat_map(|noun| ends.map(|end| (noun, end))) {
+                let path = format!("/v1/{noun}{}", end.replace("{id}", &id.to_string()));
+                let parsed = Operation::parse(&method, &path, Object::new());
+                let code = parsed.err().map(|problem| problem.code());
+                let command = !matches!(code, Some(Code::NotFound | Code::MethodNotAllowed));
+                assert_eq!(name(&method, &path) != UNKNOWN, command, "{method} {path}");
+                names.extend(command.then(|| name(&method, &path)));
+            }
+        }
+        assert_eq!(names.len(), 11);
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 11, "no two have one name");
+    }
 }

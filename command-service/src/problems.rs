@@ -55,7 +55,10 @@ pub fn not_carried_out<E: std::error::Error>(error: ExecuteError<E>, of_record: 
         )
         .member("version", version),
         ExecuteError::Refused(refused) => refusal(&refused),
-        ExecuteError::Load(event_store::load::LoadError::Unavailable(_)) => unavailable(),
+        ExecuteError::Load(error @ event_store::load::LoadError::Unavailable(_)) => {
+            tracing::warn!(%error, "a command's record could not be loaded");
+            unavailable()
+        }
         ExecuteError::Load(error) => broken(&error),
         ExecuteError::Key(error) => broken(&error),
     }
@@ -81,15 +84,17 @@ fn refusal(refused: &Refused) -> Problem {
             Problem::new(Code::Overloaded, "too many commands are waiting; nothing was changed, try again")
                 .retry_after(RETRY_SECONDS)
         }
-        Refused::Stopping => Problem::new(Code::Overloaded, "the service is stopping; nothing was changed, try again")
-            .retry_after(RETRY_SECONDS),
+        Refused::Stopping => {
+            Problem::new(Code::ShuttingDown, "the service is stopping; nothing was changed, try again")
+                .retry_after(RETRY_SECONDS)
+        }
         Refused::Unavailable => unavailable(),
         Refused::OutcomeUnknown => Problem::new(
             Code::OutcomeUnknown,
             "the database did not say whether the command was carried out; send it again with the same Idempotency-Key",
         )
         .retry_after(RETRY_SECONDS),
-        Refused::Broken(_) => Problem::internal(),
+        Refused::Broken(_) => broken(refused),
     }
 }
 
@@ -107,7 +112,7 @@ fn unavailable() -> Problem {
         .retry_after(RETRY_SECONDS)
 }
 
-/// What only we can mend: logged here, where it is handled, and not told.
+/// What only we can mend: logged here, in the request's span and so under its id, and not told.
 fn broken(error: &dyn std::error::Error) -> Problem {
     tracing::error!(%error, "a command met something broken");
     Problem::internal()

@@ -18,8 +18,8 @@ use service_kit::problem::{Code, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::carry_out::{Caller, Service, Terms, idempotency_key, if_match};
-use crate::operation::{Object, Operation};
+use crate::carry_out::{Caller, Service, Terms, count, idempotency_key, if_match};
+use crate::operation::{self, Object, Operation};
 
 /// Largest body of one command, and largest line of a batch.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// If the description of the endpoints cannot be written as JSON.
 pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Router) -> serde_json::Result<Router> {
-    let (commands, description) = OpenApiRouter::with_openapi(schema::description())
+    let (commands, mut description) = OpenApiRouter::with_openapi(schema::description())
         .routes(routes!(companies::register))
         .routes(routes!(companies::update, companies::delete))
         .routes(routes!(companies::restore))
@@ -41,6 +41,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::assign))
         .routes(routes!(batch::batch))
         .split_for_parts();
+    service_kit::docs::describe_refusals(&mut description, schema::refusals);
     let commands: Router = protect(commands, authenticator).with_state(service);
     Ok(observe(commands.merge(health).merge(service_kit::docs::router(&description)?), "command-service"))
 }
@@ -48,6 +49,8 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
 /// One command as it came in.
 struct Incoming {
     caller: Caller,
+    /// The command's name in the figures.
+    name: &'static str,
     method: Method,
     path: Uri,
     idempotency_key: Option<String>,
@@ -64,13 +67,25 @@ impl Incoming {
         path: Uri,
         headers: HeaderMap,
     ) -> Result<Self, Problem> {
+        let name = operation::name(&method, path.path());
+        counted(name, Self::read(name, principal, context, method, path, headers))
+    }
+
+    fn read(
+        name: &'static str,
+        principal: Principal,
+        context: RequestContext,
+        method: Method,
+        path: Uri,
+        headers: HeaderMap,
+    ) -> Result<Self, Problem> {
         principal.require(Permission::SendCommands)?;
         if path.query().is_some() {
             return Err(Problem::new(Code::UnknownParameter, "this endpoint takes no query parameters"));
         }
         let caller = Caller::new(principal, context, &headers)?;
         let (idempotency_key, if_match) = (idempotency_key(&headers)?, if_match(&headers)?);
-        Ok(Self { caller, method, path, idempotency_key, if_match, headers })
+        Ok(Self { caller, name, method, path, idempotency_key, if_match, headers })
     }
 
     /// Reads the body, which is an object, and carries out what `parse` makes of it.
@@ -80,8 +95,8 @@ impl Incoming {
         body: Body,
         parse: impl FnOnce(Object) -> Result<Operation, Problem>,
     ) -> Result<Response, Problem> {
-        let body = read_json(&self.headers, body, COMMAND_BYTES_MAX).await?;
-        let operation = parse(body.object)?;
+        let body = counted(self.name, read_json(&self.headers, body, COMMAND_BYTES_MAX).await)?;
+        let operation = counted(self.name, parse(body.object))?;
         self.carry_out(service, operation, &body.bytes).await
     }
 
@@ -92,12 +107,15 @@ impl Incoming {
         body: Body,
         operation: Result<Operation, Problem>,
     ) -> Result<Response, Problem> {
-        let bytes = read_body(&self.headers, body, COMMAND_BYTES_MAX, service_kit::http::BODY_TIMEOUT).await?;
-        self.carry_out(service, operation?, &bytes).await
+        let bytes = read_body(&self.headers, body, COMMAND_BYTES_MAX, service_kit::http::BODY_TIMEOUT).await;
+        let bytes = counted(self.name, bytes)?;
+        let operation = counted(self.name, operation)?;
+        self.carry_out(service, operation, &bytes).await
     }
 
     async fn carry_out(self, service: &Service, operation: Operation, body: &[u8]) -> Result<Response, Problem> {
         let terms = Terms {
+            name: self.name,
             idempotency_key: self.idempotency_key.as_deref(),
             if_match: self.if_match,
             request: [self.method.as_str().as_bytes(), self.path.path().as_bytes(), body],
@@ -105,6 +123,11 @@ impl Incoming {
         };
         Ok(service.carry_out(&self.caller, operation, terms).await?.into_response())
     }
+}
+
+/// Counts the command as refused if it is, before it is carried out, which counts too.
+fn counted<T>(name: &'static str, read: Result<T, Problem>) -> Result<T, Problem> {
+    read.inspect_err(|problem| count(name, Some(problem)))
 }
 
 /// What every command's handler is given, in the order in which axum takes it apart.

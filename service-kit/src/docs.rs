@@ -2,6 +2,7 @@
 //! the start, and needs no other host and no script.
 
 mod page;
+mod refusals;
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 
 use crate::problem::{Code, Problem};
+
+pub use refusals::describe_refusals;
 
 /// `/openapi.json`, `/docs` and `/problems/{code}`, to be merged into the service's router.
 ///

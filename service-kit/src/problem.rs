@@ -31,7 +31,7 @@ struct Content {
 }
 
 /// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldProblem {
     /// JSON pointer into the body (`/email`), or the name of a parameter.
     pub pointer: String,

@@ -1,5 +1,6 @@
 //! API keys against a real database.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -78,6 +79,46 @@ async fn a_key_opens_its_tenant_and_its_roles_doors() {
     }
     assert_eq!(server.request("GET", "/open", "", b"").await.status, 200);
     assert_eq!(server.request("GET", "/nowhere", "", b"").await.status, 404);
+}
+
+/// What is logged, to be looked at.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic while it was held").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_names_the_tenant_of_a_refused_request() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    // The server's tasks run on this thread.
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let database = TestDatabase::new().await;
+    let client = tenant(&database).await;
+    let reader = key(&client, "reader").await;
+    let authenticator = Authenticator::new(vec![pool(&database.url_for("prospectus_appender"))]);
+    let server = start(router(authenticator), Limits::default()).await;
+    let bearer = format!("Authorization: Bearer {}\r\n", reader.expose());
+    let refused = server.request("GET", "/write", &bearer, b"").await;
+    assert_eq!(refused.status, 403);
+    let text = String::from_utf8(logged.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let id = refused.header("x-request-id");
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let line =
+        lines.into_iter().find(|line| line["span"]["request_id"] == id).unwrap_or_else(|| panic!("{id}: {text}"));
+    assert_eq!(line["message"], "refused");
+    assert_eq!(line["tenant"], TENANT, "{line}");
+    assert_eq!(line["problem"], "forbidden", "{line}");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The pages that explain the API and its refusals.
 
+use http::StatusCode;
 use service_kit::http::Limits;
-use service_kit::problem::Code;
+use service_kit::problem::{Code, FieldProblem, Problem};
 use utoipa::OpenApi;
 
 use crate::client::start;
@@ -52,6 +53,33 @@ async fn the_description_and_its_page_are_served() {
     }
     for external in ["<script", "http://", "https://"] {
         assert!(!page.body.contains(external), "{external}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_described_for_every_endpoint() {
+    let mut description = Description::openapi();
+    service_kit::docs::describe_refusals(&mut description, |_| {
+        vec![(StatusCode::CREATED, "not this one"), (StatusCode::SERVICE_UNAVAILABLE, "Full")]
+    });
+    let description = serde_json::to_value(&description).expect("JSON");
+    let responses = &description["paths"]["/v1/companies"]["post"]["responses"];
+    assert_eq!(responses["201"]["description"], "Registered", "what an endpoint says itself stays");
+    assert_eq!(responses["503"]["description"], "Full");
+    let document = &responses["503"]["content"]["application/problem+json"]["schema"]["$ref"];
+    assert_eq!(document, "#/components/schemas/Problem");
+    assert!(responses["503"]["headers"]["Retry-After"].is_object());
+    // The schema names what a problem has.
+    let problem = Problem::new(Code::InvalidFields, "one field is wrong")
+        .instance(uuid::Uuid::nil())
+        .errors(vec![FieldProblem { pointer: "/a".into(), code: "b".into(), detail: "c".into() }])
+        .to_json();
+    let schemas = &description["components"]["schemas"];
+    for name in problem.as_object().expect("an object").keys() {
+        assert!(schemas["Problem"]["properties"][name].is_object(), "{name}: {schemas}");
+    }
+    for name in problem["errors"][0].as_object().expect("an object").keys() {
+        assert!(schemas["FieldProblem"]["properties"][name].is_object(), "{name}: {schemas}");
     }
 }
 

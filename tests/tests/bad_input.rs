@@ -37,6 +37,25 @@ fn assert_problem(what: &str, answer: &Answer, (status, code, pointers): Expecte
     }
 }
 
+/// The service's description names the answer, where it has the endpoint.
+fn assert_described(description: &Value, method: &Method, path: &str, status: u16) {
+    let segments: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
+    let is_at = |template: &str| {
+        let template: Vec<&str> = template.split('/').collect();
+        template.len() == segments.len()
+            && template.iter().zip(&segments).all(|(wanted, given)| wanted.starts_with('{') || wanted == given)
+    };
+    let paths = description["paths"].as_object().expect("paths");
+    let found = paths.iter().find(|(template, _)| is_at(template));
+    let operation = found.and_then(|(_, methods)| methods.get(method.as_str().to_ascii_lowercase()));
+    // Another method or path is no endpoint's answer.
+    assert!(operation.is_some() || [404, 405].contains(&status), "{method} {path} is not described");
+    if let Some(operation) = operation {
+        let document = &operation["responses"][status.to_string()]["content"]["application/problem+json"]["schema"];
+        assert_eq!(document["$ref"], "#/components/schemas/Problem", "{status} of {method} {path}: {operation}");
+    }
+}
+
 async fn head(log: &tokio_postgres::Client) -> i64 {
     log.query_one("SELECT position FROM log.head", &[]).await.expect("the log can be read").get(0)
 }
@@ -166,7 +185,9 @@ async fn a_wrong_command_gets_a_problem_and_nothing_is_written() {
             (415, "unsupported_media_type", &[]),
         ),
     ];
+    let description = client.get_from(&test.stack.url(Part::CommandService(1)), "/openapi.json").await.json;
     for (method, path, headers, body, expected) in cases {
+        assert_described(&description, &method, path, expected.0);
         let what = format!("{method} {path} {headers:?} {}", String::from_utf8_lossy(&body[..body.len().min(100)]));
         let answer = client.try_command(method, path, &headers, body).await.expect("an answer");
         assert_problem(&what, &answer, expected);
@@ -177,6 +198,9 @@ async fn a_wrong_command_gets_a_problem_and_nothing_is_written() {
             "body_too_large" => assert_eq!(answer.json["limit"], 1 << 20, "{answer:?}"),
             _ => {}
         }
+    }
+    for status in [401, 403, 503] {
+        assert_described(&description, &Method::POST, "/v1/companies", status);
     }
     for (wrong, expected) in [("pk_none.none", (401, "unauthenticated")), ("", (401, "unauthenticated"))] {
         let answer = test.client_with(wrong).command(Method::POST, "/v1/companies", &json!({"name": "A"})).await;

@@ -1,12 +1,14 @@
 //! The promises of the whole system, kept by real processes.
 
 mod bad_input;
+mod batch;
 mod crashes;
 mod following;
 mod nats;
 mod personal;
 mod races;
 mod real_data;
+mod relay;
 mod replicas;
 mod seeing;
 mod shutdown;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_nats::jetstream;
-use futures_util::StreamExt as _;
 use http::{Method, StatusCode};
 use local_stack::Part;
 use serde_json::json;
 use tests::{TestStack, eventually};
+
+use crate::relay::published;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_is_filled_again_and_the_projector_does_not_stop() {
@@ -48,7 +48,7 @@ async fn the_stream_is_filled_again_and_the_projector_does_not_stop() {
     stop.store(true, Ordering::SeqCst);
     let head = writers.join_all().await.into_iter().max().expect("four writers");
     let messages = eventually("the stream holds everything up to the head", async || {
-        let positions = positions(&test).await?;
+        let positions: Vec<i64> = published(&test).await?.iter().map(|message| message.position).collect();
         (positions.last() == Some(&head)).then_some(positions)
     })
     .await;
@@ -56,23 +56,4 @@ async fn the_stream_is_filled_again_and_the_projector_does_not_stop() {
     assert_eq!(messages, (1..=head).collect::<Vec<i64>>());
     tests::read_tables_equal_the_log(&test).await;
     test.finish().await;
-}
-
-/// Positions of the stream's messages, in the stream's order.
-async fn positions(test: &TestStack) -> Option<Vec<i64>> {
-    let url = test.stack.environment().into_iter().find(|(name, _)| name == "PROSPECTUS_NATS_URL")?.1;
-    let nats = async_nats::connect(url).await.ok()?;
-    let stream = jetstream::new(nats).get_stream("PROSPECTUS_EVENTS").await.ok()?;
-    let count = usize::try_from(stream.get_info().await.ok()?.state.messages).ok()?;
-    let consumer = stream.create_consumer(jetstream::consumer::pull::OrderedConfig::default()).await.ok()?;
-    let mut messages = consumer.messages().await.ok()?.take(count);
-    let mut positions = Vec::with_capacity(count);
-    while let Some(message) = messages.next().await {
-        let message = message.ok()?;
-        let headers = message.headers.as_ref()?;
-        positions.push(headers.get("Prospectus-Position")?.as_str().parse().ok()?);
-        let body: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
-        assert_eq!(body["position"].as_i64(), positions.last().copied());
-    }
-    Some(positions)
 }

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use local_stack::Part;
 use serde_json::json;
-use tests::{TestStack, eventually};
+use tests::{Client, TestStack, eventually};
 
 /// What each service's figures must hold.
 const FIGURES: &[(Part, &[&str])] = &[
@@ -12,6 +12,11 @@ const FIGURES: &[(Part, &[&str])] = &[
         &[
             "prospectus_commands_total{type=\"company.register\",outcome=\"done\"}",
             "prospectus_commands_total{type=\"company.register\",outcome=\"claim_taken\"}",
+            "prospectus_commands_total{type=\"company.register\",outcome=\"invalid_fields\"}",
+            "prospectus_commands_total{type=\"prospect.assign\",outcome=\"invalid_json\"}",
+            "prospectus_commands_total{type=\"prospect.register\",outcome=\"invalid_fields\"}",
+            "prospectus_commands_total{type=\"unknown\",outcome=\"invalid_json\"}",
+            "prospectus_batches_open",
             "prospectus_append_batch_events_count",
             "prospectus_append_commit_seconds_count",
             "prospectus_append_queue_depth",
@@ -41,6 +46,12 @@ async fn figures_and_readiness_tell_the_truth() {
     let position = client.command(Method::POST, "/v1/companies", &body).await.position();
     client.command(Method::POST, "/v1/companies", &body).await;
     client.read("/v1/companies", Some(position)).await;
+    // Refused before they are commands: on their own, and as lines of a batch.
+    client.command(Method::POST, "/v1/companies", &json!({"colour": "red"})).await;
+    client.command(Method::POST, "/v1/prospects/none/assign", &json!([])).await;
+    let lines = "{\n{\"method\": \"POST\", \"path\": \"/v1/prospects\", \"body\": {\"colour\": \"red\"}}";
+    client.try_command(Method::POST, "/v1/batch", &[], lines).await.expect("an answer");
+    a_failure_has_its_reason_in_the_log(&test, &client).await;
     for (part, names) in FIGURES {
         eventually(&format!("figures of the {part}"), async || {
             let scraped = client.get_from(&test.stack.url(*part), "/metrics").await;
@@ -81,4 +92,30 @@ async fn figures_and_readiness_tell_the_truth() {
     let again = client.command(Method::POST, "/v1/companies", &json!({"name": "Again"})).await;
     assert_eq!(again.status, StatusCode::CREATED, "{again:?}");
     test.finish().await;
+}
+
+/// Whoever has the request id of a failure finds why in the log, for a command on its own and for a line of a batch; the answer
+/// does not say it.
+async fn a_failure_has_its_reason_in_the_log(test: &TestStack, client: &Client) {
+    let log = test.superuser(Part::Primary).await;
+    let break_it =
+        "ALTER TABLE log.events ADD CONSTRAINT provoked CHECK (payload::text NOT LIKE '%Unlucky%') NOT VALID";
+    log.batch_execute(break_it).await.expect("a constraint that our code does not know");
+    let alone = json!({"name": "Unlucky"});
+    let line = json!({"method": "POST", "path": "/v1/companies", "body": alone});
+    for (path, body) in [("/v1/companies", &alone), ("/v1/batch", &line)] {
+        let id = uuid::Uuid::new_v4().to_string();
+        let headers = [("x-request-id", id.as_str())];
+        let answer = client.try_command(Method::POST, path, &headers, body.to_string()).await.expect("an answer");
+        let problem = answer.json.get("body").unwrap_or(&answer.json);
+        assert_eq!(problem["status"], 500, "{answer:?}");
+        assert_eq!(problem["instance"], format!("urn:uuid:{id}"), "{answer:?}");
+        assert!(!problem.to_string().contains("provoked"), "{answer:?}");
+        eventually(&format!("the log has the reason under {id}"), async || {
+            let said = std::fs::read_to_string(test.stack.log(Part::CommandService(1))).expect("its log");
+            said.lines().any(|line| line.contains(&id) && line.contains("provoked")).then_some(())
+        })
+        .await;
+    }
+    log.batch_execute("ALTER TABLE log.events DROP CONSTRAINT provoked").await.expect("mended");
 }

@@ -30,7 +30,7 @@ pub(super) async fn register(
     params(super::schema::CommandHeaders, ("id" = String, Path, description = "The company")),
     responses((status = 200, body = super::schema::AnswerBody, description = "Changed, or already so: then the version stays"),
         (status = 404, description = "There is no such company"), (status = 409, description = "A claim is taken, or the company is deleted"),
-        (status = 412, description = "If-Match is not the current `version`"), (status = 422, description = "Fields are wrong")))]
+        (status = 422, description = "Fields are wrong")))]
 pub(super) async fn update(
     Path(id): Path<String>,
     (service, principal, context, method, path, headers): Parts,
@@ -73,7 +73,7 @@ pub(super) async fn restore(
     request_body(content = super::schema::SocialMediaFields),
     params(super::schema::CommandHeaders, ("id" = String, Path, description = "The company")),
     responses((status = 201, body = super::schema::AnswerBody, description = "Added: `social_media_id`"), (status = 200, body = super::schema::AnswerBody, description = "It was there already"),
-        (status = 404, description = "There is no such company"), (status = 422, description = "Fields are wrong")))]
+        (status = 404, description = "There is no such company"), (status = 409, description = "The company is deleted"), (status = 422, description = "Fields are wrong")))]
 pub(super) async fn add_social_media(
     Path(id): Path<String>,
     (service, principal, context, method, path, headers): Parts,
@@ -86,7 +86,8 @@ pub(super) async fn add_social_media(
 /// Removes a page on social media.
 #[utoipa::path(delete, path = "/v1/companies/{id}/social-media/{social_media_id}", tag = "companies",
     params(super::schema::CommandHeaders, ("id" = String, Path, description = "The company"), ("social_media_id" = String, Path, description = "The entry")),
-    responses((status = 200, body = super::schema::AnswerBody, description = "Removed"), (status = 404, description = "There is no such company or entry")))]
+    responses((status = 200, body = super::schema::AnswerBody, description = "Removed"), (status = 404, description = "There is no such company or entry"),
+        (status = 409, description = "The company is deleted")))]
 pub(super) async fn remove_social_media(
     Path((id, entry)): Path<(String, String)>,
     (service, principal, context, method, path, headers): Parts,

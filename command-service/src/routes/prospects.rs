@@ -30,7 +30,7 @@ pub(super) async fn register(
     params(super::schema::CommandHeaders, ("id" = String, Path, description = "The prospect")),
     responses((status = 200, body = super::schema::AnswerBody, description = "Changed, or already so: then the version stays"),
         (status = 404, description = "There is no such prospect"), (status = 409, description = "A reference is taken, or the prospect is deleted"),
-        (status = 412, description = "If-Match is not the current `version`"), (status = 422, description = "Fields are wrong")))]
+        (status = 422, description = "Fields are wrong")))]
 pub(super) async fn update(
     Path(id): Path<String>,
     (service, principal, context, method, path, headers): Parts,
@@ -73,6 +73,7 @@ pub(super) async fn restore(
     request_body(content = super::schema::AssignFields),
     params(super::schema::CommandHeaders, ("id" = String, Path, description = "The prospect")),
     responses((status = 200, body = super::schema::AnswerBody, description = "Assigned, or already so"), (status = 404, description = "There is no such prospect"),
+        (status = 409, description = "The prospect is deleted"),
         (status = 422, description = "There is no such live company")))]
 pub(super) async fn assign(
     Path(id): Path<String>,

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use domain::{Field, JsonType};
+use http::StatusCode;
+use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
 };
@@ -24,6 +26,33 @@ pub(super) fn description() -> OpenApi {
         .components(Some(ComponentsBuilder::new().security_scheme("api_key", SecurityScheme::Http(bearer)).build()))
         .security(Some([SecurityRequirement::new("api_key", Vec::<String>::new())]))
         .build()
+}
+
+/// The refusals that every command has; those of its own stand with its handler.
+pub(super) fn refusals(operation: &Operation) -> Vec<(StatusCode, &'static str)> {
+    let mut refusals = vec![
+        (StatusCode::BAD_REQUEST, "Not JSON, not UTF-8, a wrong header, or a query parameter"),
+        (StatusCode::UNAUTHORIZED, "No key, or one that is not valid"),
+        (StatusCode::FORBIDDEN, "The key's role may not"),
+        (StatusCode::REQUEST_TIMEOUT, "The body did not arrive within 30 s"),
+        (StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 1 MiB: `limit`"),
+        (StatusCode::UNPROCESSABLE_ENTITY, "The Idempotency-Key was used with another request"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "The service failed; its log has the reason under the request's id"),
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many commands wait, the database is away, or the service stops: nothing was changed; or `outcome-unknown`",
+        ),
+    ];
+    if operation.request_body.is_some() {
+        refusals.push((StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another media type"));
+    }
+    let named = operation.parameters.iter().flatten().any(
+        |parameter| matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Path)),
+    );
+    if named {
+        refusals.push((StatusCode::PRECONDITION_FAILED, "If-Match is not the current `version`"));
+    }
+    refusals
 }
 
 /// Headers that every command takes.
@@ -60,6 +89,12 @@ pub(super) struct AnswerBody {
     position: i64,
     /// Which life of the log the position belongs to.
     epoch: String,
+    /// Only where a page on social media was added: its id.
+    #[schema(nullable = false)]
+    social_media_id: Option<uuid::Uuid>,
+    /// Only where a new record has a domain or a reference that a deleted one had: that one.
+    #[schema(nullable = false)]
+    deleted_holder: Option<uuid::Uuid>,
 }
 
 /// A company's fields, from the domain's table.

@@ -79,7 +79,10 @@ async fn around(State(figures): State<Arc<Figures>>, mut request: Request, next:
 
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let allow = response.headers_mut().remove(header::ALLOW);
+        // The principal among them, which the log line names.
+        let extensions = std::mem::take(response.extensions_mut());
         response = problem.instance(context.request_id).into_response();
+        response.extensions_mut().extend(extensions);
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }
