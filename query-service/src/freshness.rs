@@ -3,20 +3,40 @@
 use std::time::Duration;
 
 use event_store::epoch::Epoch;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use service_kit::problem::{Code, Problem};
 use tokio_postgres::GenericClient;
 
 use crate::problems::{ReadError, invalid_parameter};
+use crate::read::State;
 
 /// What an answer includes.
-pub(crate) const POSITION: HeaderName = HeaderName::from_static("prospectus-position");
+const POSITION: HeaderName = HeaderName::from_static("prospectus-position");
 /// The life of the log that the position belongs to.
-pub(crate) const EPOCH: HeaderName = HeaderName::from_static("prospectus-epoch");
+const EPOCH: HeaderName = HeaderName::from_static("prospectus-epoch");
 
 const MIN_POSITION: &str = "prospectus-min-position";
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 const WAIT_SECONDS_MAX: u64 = 30;
+
+impl State {
+    /// What every answer of a snapshot says about itself, in headers.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let epoch = HeaderValue::from_str(&self.epoch).ok().filter(|epoch| !epoch.is_empty());
+        let headers = [
+            Some((POSITION, HeaderValue::from(self.position))),
+            epoch.map(|epoch| (EPOCH, epoch)),
+            // Kept by nobody without asking: what a key may see is not for others, and an ETag makes asking cheap.
+            Some((header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"))),
+        ];
+        headers.into_iter().flatten()
+    }
+
+    /// The same on a refusal that rests on the snapshot.
+    pub(crate) fn describe(&self, problem: Problem) -> Problem {
+        self.headers().fold(problem, |problem, (name, value)| problem.header(name, value))
+    }
+}
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,15 +108,16 @@ impl Wanted {
     }
 
     /// The answer where the time is over.
-    pub(crate) fn not_fresh(&self, reached: i64) -> Problem {
+    pub(crate) fn not_fresh(&self, state: &State) -> Problem {
+        let reached = state.position;
         let lag = self.position.saturating_sub(reached);
-        Problem::new(
+        let problem = Problem::new(
             Code::NotFresh,
             format!("position {} was asked for, {reached} is what can be read now", self.position),
         )
         .member("position", reached)
-        .member("lag", serde_json::json!({"wanted": self.position, "reached": reached, "events": lag}))
-        .header(POSITION, HeaderValue::from(reached))
+        .member("lag", serde_json::json!({"wanted": self.position, "reached": reached, "events": lag}));
+        state.describe(problem)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, Uri, header};
 use service_kit::auth::{Authenticator, Principal, protect};
 use service_kit::http::observe;
 use utoipa::IntoParams;
@@ -24,7 +24,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Service;
-use crate::freshness::{EPOCH, POSITION};
 use crate::list::Resource;
 use crate::list::resource::{COMPANIES, COMPANY_PROSPECTS, PROSPECTS};
 use crate::read::State as SnapshotState;
@@ -108,14 +107,7 @@ struct ReadHeaders {
 
 /// Adds what every answer of a snapshot says about itself.
 fn add_position(headers: &mut HeaderMap, state: &SnapshotState) {
-    headers.insert(POSITION, HeaderValue::from(state.position));
-    if let Ok(epoch) = HeaderValue::from_str(&state.epoch)
-        && !epoch.is_empty()
-    {
-        headers.insert(EPOCH, epoch);
-    }
-    // Kept by nobody without asking: what a key may see is not for others, and an ETag makes asking cheap.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.extend(state.headers());
 }
 
 /// Whether `If-None-Match` names this entity tag, compared weakly.

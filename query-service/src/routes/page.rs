@@ -25,7 +25,7 @@ use crate::list::sort::Order;
 use crate::list::statement::Selection;
 use crate::parameters::Parameters;
 use crate::problems::{ReadError, invalid_parameter};
-use crate::read::{BIND_TENANT, Question, Snapshot, State, tenant_text};
+use crate::read::{BIND_TENANT, Question, Snapshot, State, begin_bound, tenant_text};
 use crate::record::{write_json, write_object};
 use crate::replicas::Scope;
 
@@ -65,11 +65,7 @@ impl Question for Page {
 
         let tenant = tenant_text(self.tenant);
         let bind_values: [&(dyn ToSql + Sync); 1] = [&tenant];
-        let companies = if self.selection.resource.fans_out {
-            self.selection.conditions.companies.clone()
-        } else {
-            Some(Vec::new())
-        };
+        let companies = self.companies();
         let filters = || self.selection.conditions.values.iter().map(|value| &**value as &(dyn ToSql + Sync));
         let of_count: Vec<&(dyn ToSql + Sync)> = std::iter::once(&self.tenant as _).chain(filters()).collect();
         let cursor = self.cursor.iter().map(|value| &**value as &(dyn ToSql + Sync));
@@ -92,13 +88,25 @@ impl Question for Page {
         );
         begun?;
         bound?;
-        let state = state?.first().map(State::from_row).transpose()?;
+        let state = State::from_row(state?.first().ok_or(ReadError::NoGeneration)?)?;
         let rows = rows?;
         let counted = counted.transpose()?;
         ended?;
         let count = counted.as_deref().and_then(<[Row]>::first).map(|row| self.read_count(row)).transpose()?;
-        let state = state.unwrap_or(State { generation: None, position: 0, epoch: String::new() });
         Ok(Snapshot { state, data: Rows { rows, count } })
+    }
+
+    async fn ask_state(&self, client: &mut Object, _: i32) -> Result<State, ReadError> {
+        let statement = client.prepare_cached(STATE).await?;
+        let begin = begin_bound(self.tenant);
+        let companies = self.companies();
+        let values: [&(dyn ToSql + Sync); 2] = [&self.tenant, &companies];
+        let (begun, state, ended) =
+            join!(client.batch_execute(&begin), client.query(&statement, &values), client.batch_execute("COMMIT"));
+        begun?;
+        let state = State::from_row(state?.first().ok_or(ReadError::NoGeneration)?)?;
+        ended?;
+        Ok(state)
     }
 }
 
@@ -117,6 +125,11 @@ const STATE: &str = "-- query_service::routes::page::state
     WHERE l.projection = 'company_prospect'";
 
 impl Page {
+    /// The companies whose changes, while they are carried out, keep the answer back: none for all of the tenant's.
+    fn companies(&self) -> Option<Vec<Uuid>> {
+        if self.selection.resource.fans_out { self.selection.conditions.companies.clone() } else { Some(Vec::new()) }
+    }
+
     async fn prepare_count(&self, client: &Object, generation: i32) -> Result<Option<Statement>, ReadError> {
         let sql = match self.count {
             Count::None => return Ok(None),
