@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use service_kit::problem::{Code, Problem};
 use tokio_postgres::GenericClient;
 
-use crate::problems::{ReadError, invalid_parameter};
+use crate::parameters::Parameters;
+use crate::problems::ReadError;
 use crate::read::State;
 
 /// What an answer includes.
@@ -50,31 +51,19 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Reads `Prospectus-Min-Position` and `Prefer: wait=S`. A wait that is no number is left out of account, as RFC 7240 has it;
-    /// one over 30 seconds counts as 30.
-    pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
+    /// Reads `Prospectus-Min-Position` and `Prefer: wait=S`; a position that is none is noted with the parameters. A wait that is no
+    /// number is left out of account, as RFC 7240 has it; one over 30 seconds counts as 30.
+    pub(crate) fn parse(headers: &HeaderMap, parameters: &mut Parameters) -> Self {
         let mut wanted = Self { position: 0, epoch: None, wait: WAIT_DEFAULT };
         let mut given = headers.get_all(MIN_POSITION).iter();
         if let Some(value) = given.next() {
-            let wrong = || {
-                invalid_parameter(
+            match value.to_str().ok().and_then(parse_position).filter(|_| given.next().is_none()) {
+                Some((epoch, position)) => (wanted.epoch, wanted.position) = (epoch, position),
+                None => parameters.note_value(
                     "Prospectus-Min-Position",
                     "must be a position of the log, such as 4711 or 1.5f3c9a2e-4711",
-                )
-            };
-            let text = value.to_str().map_err(|_| wrong())?.trim();
-            let number = match text.rsplit_once('-') {
-                Some((epoch, number)) => {
-                    if !is_epoch_name(epoch) {
-                        return Err(wrong());
-                    }
-                    wanted.epoch = Some(epoch.to_owned());
-                    number
-                }
-                None => text,
-            };
-            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            wanted.position = number.parse().ok().filter(|_| digits && given.next().is_none()).ok_or_else(wrong)?;
+                ),
+            }
         }
         let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let wait = preferences.flat_map(|value| value.split(',')).find_map(|preference| {
@@ -84,7 +73,7 @@ impl Wanted {
         if let Some(seconds) = wait {
             wanted.wait = Duration::from_secs(seconds.min(WAIT_SECONDS_MAX));
         }
-        Ok(wanted)
+        wanted
     }
 
     /// Passes if the wanted position is of this log's past: for a client that named an epoch. An epoch newer than all that this
@@ -121,6 +110,17 @@ impl Wanted {
     }
 }
 
+/// A position, with the epoch that stands before it.
+fn parse_position(text: &str) -> Option<(Option<String>, i64)> {
+    let (epoch, number) = match text.trim().rsplit_once('-') {
+        Some((epoch, number)) if is_epoch_name(epoch) => (Some(epoch.to_owned()), number),
+        Some(_) => return None,
+        None => (None, text.trim()),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    Some((epoch, number.parse().ok().filter(|_| digits)?))
+}
+
 fn is_epoch_name(text: &str) -> bool {
     text.split_once('.').is_some_and(|(number, id)| {
         !number.is_empty()
@@ -138,7 +138,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(MIN_POSITION, HeaderValue::from_str(position).expect("ASCII"));
         headers.insert("prefer", HeaderValue::from_str(prefer).expect("ASCII"));
-        Wanted::parse(&headers)
+        let mut parameters = Parameters::parse(None, &[]).expect("there are none");
+        let wanted = Wanted::parse(&headers, &mut parameters);
+        parameters.check().map(|()| wanted)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one mapping from what can go wrong with a read to what the client is told.
 
 use event_store::keyring::KeyError;
-use service_kit::problem::{Code, FieldProblem, Problem};
+use service_kit::problem::{Code, Problem};
 use tokio_postgres::error::SqlState;
 
 /// Why one attempt to read did not succeed.
@@ -90,15 +90,4 @@ impl ReadError {
 /// No replica answers.
 pub(crate) fn unavailable() -> Problem {
     Problem::new(Code::DatabaseUnavailable, "no replica of the database can be read now; try again")
-}
-
-/// One parameter or header has a wrong value.
-pub(crate) fn invalid_parameter(name: &str, detail: impl Into<String>) -> Problem {
-    let detail = detail.into();
-    let error = FieldProblem {
-        pointer: name.to_owned(),
-        code: Code::InvalidParameter.name().to_owned(),
-        detail: detail.clone(),
-    };
-    Problem::new(Code::InvalidParameter, format!("{name}: {detail}")).errors(vec![error])
 }

@@ -1,18 +1,22 @@
 //! One read: choose a replica, ask in one transaction, and ask again where the answer cannot stand yet.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
 use deadpool_postgres::Object;
+use futures_util::TryStreamExt as _;
 use service_kit::problem::Problem;
 use tokio::time::Instant;
-use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{GenericClient, Row, Statement};
 use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::freshness::Wanted;
 use crate::problems::{ReadError, Remedy, unavailable};
 use crate::replicas::{Replica, Replicas, Scope};
+use crate::routes::PAGE_BYTES_MAX;
 
 /// How often one replica is asked for one answer: a generation may change while it is read.
 const ATTEMPTS_MAX: usize = 4;
@@ -32,11 +36,7 @@ pub(crate) trait Question: Sync {
 
     /// Asks only how far an answer would be: what is asked again and again while somebody waits for one. For a question that costs
     /// no more, the question itself.
-    fn ask_state(
-        &self,
-        client: &mut Object,
-        generation: i32,
-    ) -> impl Future<Output = Result<State, ReadError>> + Send {
+    fn ask_state(&self, client: &mut Object, generation: i32) -> impl Future<Output = Result<State, ReadError>> + Send {
         async move { Ok(self.ask(client, generation).await?.state) }
     }
 }
@@ -99,6 +99,27 @@ pub(crate) fn begin_bound(tenant: Uuid) -> String {
 /// The tenant as the setting holds it.
 pub(crate) fn tenant_text(tenant: Uuid) -> String {
     tenant.hyphenated().to_string()
+}
+
+/// The rows of a page as far as its bytes go, and whether there were more. What follows is thrown away as it comes, so that a page of
+/// large records takes no more memory than one of small ones.
+pub(crate) async fn query_bounded(
+    client: &impl GenericClient,
+    statement: &Statement,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<(Vec<Row>, bool), tokio_postgres::Error> {
+    let stream = client.query_raw(statement, values.iter().copied()).await?;
+    let mut stream = pin!(stream);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = stream.try_next().await? {
+        bytes += row.raw_size_bytes();
+        if bytes > PAGE_BYTES_MAX && !rows.is_empty() {
+            return Ok((rows, true));
+        }
+        rows.push(row);
+    }
+    Ok((rows, false))
 }
 
 impl Replicas {

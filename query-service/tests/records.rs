@@ -191,7 +191,6 @@ async fn a_prospect_shows_its_own_fields_and_where_its_company_leads() {
       "last_name": "Lovelace",
       "mobile_phone": null,
       "phone": null,
-      "position": 8,
       "prospect_id": "00000000-0000-7000-8000-000000000020",
       "salutation": null,
       "state": null,

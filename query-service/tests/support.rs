@@ -99,7 +99,9 @@ impl Stack {
         let replicas = Replicas::open(urls, fallback, 4, &shutdown).await.expect("URLs");
         let authenticator = replicas.authenticator();
         let keyring = Keyring::parse(KEY_FILE).expect("keys");
-        let router = router(Arc::new(Service { replicas: Arc::clone(&replicas), keyring }), authenticator, Router::new()).expect("a router");
+        let router =
+            router(Arc::new(Service { replicas: Arc::clone(&replicas), keyring }), authenticator, Router::new())
+                .expect("a router");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));

@@ -97,10 +97,11 @@ pub(super) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     principal.require(Permission::ReadRecords)?;
-    let parameters = Parameters::parse(uri.query(), &["include_deleted", "fields"])?;
-    let include_deleted = parameters.flag("include_deleted")?;
-    let fields = parameters.fields(sort.columns)?;
-    let wanted = Wanted::parse(headers)?;
+    let mut parameters = Parameters::parse(uri.query(), &["include_deleted", "fields"])?;
+    let include_deleted = parameters.flag("include_deleted");
+    let fields = parameters.fields(sort.columns);
+    let wanted = Wanted::parse(headers, &mut parameters);
+    parameters.check()?;
     // What is no UUID is no record's id: the same answer as for one that nobody has.
     let id = Uuid::try_parse(id).map_err(|_| Problem::not_found())?;
     let question = RecordById { sort, tenant: principal.tenant_id, id };
