@@ -94,4 +94,21 @@ COMMENT ON COLUMN read.checkpoints.epoch IS 'Epoch of the log that the last step
 COMMENT ON COLUMN read.checkpoints.updated_at IS 'When the last step was taken';
 GRANT SELECT ON read.checkpoints TO prospectus_projector, prospectus_query, prospectus_verifier, prospectus_operator, prospectus_people;
 
+-- Who serves one tenant sees neither the queue nor the events of others, so a projection's whole progress comes from a function
+-- that tells positions and times and nothing else.
+CREATE FUNCTION read.progress()
+RETURNS TABLE (projection text, generation integer, complete_position bigint, applied_position bigint, epoch text, waits_since timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+    SELECT c.projection, c.generation, least(c.position, q.position - 1), c.position, c.epoch, e.recorded_at
+    FROM read.checkpoints AS c
+    CROSS JOIN LATERAL (
+        SELECT min(f.position) AS position FROM read.fanout AS f
+        WHERE f.projection = c.projection AND f.generation = c.generation
+    ) AS q
+    LEFT JOIN log.events AS e ON e.position = least(c.position, q.position - 1) + 1
+$$;
+REVOKE ALL ON FUNCTION read.progress FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION read.progress TO prospectus_query;
+COMMENT ON FUNCTION read.progress IS 'For each generation: every event up to complete_position shows in all rows, every event up to applied_position is taken in, and the first event that does not show everywhere is of waits_since';
+
 RESET ROLE;

@@ -3,20 +3,41 @@
 use std::time::Duration;
 
 use event_store::epoch::Epoch;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use service_kit::problem::{Code, Problem};
 use tokio_postgres::GenericClient;
 
-use crate::problems::{ReadError, invalid_parameter};
+use crate::parameters::Parameters;
+use crate::problems::ReadError;
+use crate::read::State;
 
 /// What an answer includes.
-pub(crate) const POSITION: HeaderName = HeaderName::from_static("prospectus-position");
+const POSITION: HeaderName = HeaderName::from_static("prospectus-position");
 /// The life of the log that the position belongs to.
-pub(crate) const EPOCH: HeaderName = HeaderName::from_static("prospectus-epoch");
+const EPOCH: HeaderName = HeaderName::from_static("prospectus-epoch");
 
 const MIN_POSITION: &str = "prospectus-min-position";
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 const WAIT_SECONDS_MAX: u64 = 30;
+
+impl State {
+    /// What every answer of a snapshot says about itself, in headers.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let epoch = HeaderValue::from_str(&self.epoch).ok().filter(|epoch| !epoch.is_empty());
+        let headers = [
+            Some((POSITION, HeaderValue::from(self.position))),
+            epoch.map(|epoch| (EPOCH, epoch)),
+            // Kept by nobody without asking: what a key may see is not for others, and an ETag makes asking cheap.
+            Some((header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"))),
+        ];
+        headers.into_iter().flatten()
+    }
+
+    /// The same on a refusal that rests on the snapshot.
+    pub(crate) fn describe(&self, problem: Problem) -> Problem {
+        self.headers().fold(problem, |problem, (name, value)| problem.header(name, value))
+    }
+}
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,31 +51,19 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Reads `Prospectus-Min-Position` and `Prefer: wait=S`. A wait that is no number is left out of account, as RFC 7240 has it;
-    /// one over 30 seconds counts as 30.
-    pub(crate) fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
+    /// Reads `Prospectus-Min-Position` and `Prefer: wait=S`; a position that is none is noted with the parameters. A wait that is no
+    /// number is left out of account, as RFC 7240 has it; one over 30 seconds counts as 30.
+    pub(crate) fn parse(headers: &HeaderMap, parameters: &mut Parameters) -> Self {
         let mut wanted = Self { position: 0, epoch: None, wait: WAIT_DEFAULT };
         let mut given = headers.get_all(MIN_POSITION).iter();
         if let Some(value) = given.next() {
-            let wrong = || {
-                invalid_parameter(
+            match value.to_str().ok().and_then(parse_position).filter(|_| given.next().is_none()) {
+                Some((epoch, position)) => (wanted.epoch, wanted.position) = (epoch, position),
+                None => parameters.note_value(
                     "Prospectus-Min-Position",
                     "must be a position of the log, such as 4711 or 1.5f3c9a2e-4711",
-                )
-            };
-            let text = value.to_str().map_err(|_| wrong())?.trim();
-            let number = match text.rsplit_once('-') {
-                Some((epoch, number)) => {
-                    if !is_epoch_name(epoch) {
-                        return Err(wrong());
-                    }
-                    wanted.epoch = Some(epoch.to_owned());
-                    number
-                }
-                None => text,
-            };
-            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            wanted.position = number.parse().ok().filter(|_| digits && given.next().is_none()).ok_or_else(wrong)?;
+                ),
+            }
         }
         let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let wait = preferences.flat_map(|value| value.split(',')).find_map(|preference| {
@@ -64,7 +73,7 @@ impl Wanted {
         if let Some(seconds) = wait {
             wanted.wait = Duration::from_secs(seconds.min(WAIT_SECONDS_MAX));
         }
-        Ok(wanted)
+        wanted
     }
 
     /// Passes if the wanted position is of this log's past: for a client that named an epoch. An epoch newer than all that this
@@ -88,16 +97,28 @@ impl Wanted {
     }
 
     /// The answer where the time is over.
-    pub(crate) fn not_fresh(&self, reached: i64) -> Problem {
+    pub(crate) fn not_fresh(&self, state: &State) -> Problem {
+        let reached = state.position;
         let lag = self.position.saturating_sub(reached);
-        Problem::new(
+        let problem = Problem::new(
             Code::NotFresh,
             format!("position {} was asked for, {reached} is what can be read now", self.position),
         )
         .member("position", reached)
-        .member("lag", serde_json::json!({"wanted": self.position, "reached": reached, "events": lag}))
-        .header(POSITION, HeaderValue::from(reached))
+        .member("lag", serde_json::json!({"wanted": self.position, "reached": reached, "events": lag}));
+        state.describe(problem)
     }
+}
+
+/// A position, with the epoch that stands before it.
+fn parse_position(text: &str) -> Option<(Option<String>, i64)> {
+    let (epoch, number) = match text.trim().rsplit_once('-') {
+        Some((epoch, number)) if is_epoch_name(epoch) => (Some(epoch.to_owned()), number),
+        Some(_) => return None,
+        None => (None, text.trim()),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    Some((epoch, number.parse().ok().filter(|_| digits)?))
 }
 
 fn is_epoch_name(text: &str) -> bool {
@@ -117,7 +138,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(MIN_POSITION, HeaderValue::from_str(position).expect("ASCII"));
         headers.insert("prefer", HeaderValue::from_str(prefer).expect("ASCII"));
-        Wanted::parse(&headers)
+        let mut parameters = Parameters::parse(None, &[]).expect("there are none");
+        let wanted = Wanted::parse(&headers, &mut parameters);
+        parameters.check().map(|()| wanted)
     }
 
     #[test]

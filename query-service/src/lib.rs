@@ -9,6 +9,7 @@
 //! test reads the plans of all of them.
 
 pub mod config;
+mod connection;
 mod freshness;
 mod list;
 mod parameters;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use event_store::Keyring;
-use service_kit::auth::Authenticator;
 use service_kit::health::Health;
 use service_kit::http::{Limits, serve};
 use service_kit::postgres::Database;
@@ -55,7 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     check_first(&urls, fallback, &keyring).await?;
     let replicas = Replicas::open(&urls, fallback, config.replica_connections.into(), &shutdown).await?;
     let health = health(&replicas).router(metrics, shutdown.clone());
-    let authenticator = Authenticator::new(replicas.pools());
+    let authenticator = replicas.authenticator();
     let router = routes::router(Arc::new(Service { replicas, keyring }), authenticator, health)?;
     let listener = TcpListener::bind(config.common.listen)
         .await

@@ -1,7 +1,7 @@
 //! The one mapping from what can go wrong with a read to what the client is told.
 
 use event_store::keyring::KeyError;
-use service_kit::problem::{Code, FieldProblem, Problem};
+use service_kit::problem::{Code, Problem};
 use tokio_postgres::error::SqlState;
 
 /// Why one attempt to read did not succeed.
@@ -19,6 +19,9 @@ pub enum ReadError {
     /// No connection was free in time.
     #[error("no connection of the pool was free in time")]
     Busy,
+    /// No generation of the projection is live, so there are no records to read yet.
+    #[error("no generation is live")]
+    NoGeneration,
     /// The health check gave the replica up while it was being read.
     #[error("the replica stopped answering")]
     Lost,
@@ -63,6 +66,10 @@ impl ReadError {
     pub(crate) fn into_problem(self) -> Problem {
         match &self {
             Self::Busy => Problem::new(Code::Overloaded, "too many reads are waiting; try again"),
+            Self::NoGeneration => Problem::new(
+                Code::DatabaseUnavailable,
+                "no projection is live yet, so nothing can be read; the projector makes the first one",
+            ),
             Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Problem::new(
                 Code::Overloaded,
                 "the read took too long; narrow it with filters, or leave count=exact out",
@@ -83,15 +90,4 @@ impl ReadError {
 /// No replica answers.
 pub(crate) fn unavailable() -> Problem {
     Problem::new(Code::DatabaseUnavailable, "no replica of the database can be read now; try again")
-}
-
-/// One parameter or header has a wrong value.
-pub(crate) fn invalid_parameter(name: &str, detail: impl Into<String>) -> Problem {
-    let detail = detail.into();
-    let error = FieldProblem {
-        pointer: name.to_owned(),
-        code: Code::InvalidParameter.name().to_owned(),
-        detail: detail.clone(),
-    };
-    Problem::new(Code::InvalidParameter, format!("{name}: {detail}")).errors(vec![error])
 }

@@ -1,17 +1,22 @@
 //! One read: choose a replica, ask in one transaction, and ask again where the answer cannot stand yet.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
-use deadpool_postgres::{Object, PoolError};
+use deadpool_postgres::Object;
+use futures_util::TryStreamExt as _;
 use service_kit::problem::Problem;
 use tokio::time::Instant;
-use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{GenericClient, Row, Statement};
 use uuid::Uuid;
 
+use crate::connection::Connection;
 use crate::freshness::Wanted;
 use crate::problems::{ReadError, Remedy, unavailable};
 use crate::replicas::{Replica, Replicas, Scope};
+use crate::routes::PAGE_BYTES_MAX;
 
 /// How often one replica is asked for one answer: a generation may change while it is read.
 const ATTEMPTS_MAX: usize = 4;
@@ -28,6 +33,24 @@ pub(crate) trait Question: Sync {
         client: &mut Object,
         generation: i32,
     ) -> impl Future<Output = Result<Snapshot<Self::Data>, ReadError>> + Send;
+
+    /// Asks only how far an answer would be: what is asked again and again while somebody waits for one. For a question that costs
+    /// no more, the question itself.
+    fn ask_state(&self, client: &mut Object, generation: i32) -> impl Future<Output = Result<State, ReadError>> + Send {
+        async move { Ok(self.ask(client, generation).await?.state) }
+    }
+}
+
+/// How far the answer to a question would be, as a question of its own.
+struct StateOf<'a, Q>(&'a Q);
+
+impl<Q: Question> Question for StateOf<'_, Q> {
+    type Data = ();
+    const SCOPE: Scope = Q::SCOPE;
+
+    async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<()>, ReadError> {
+        Ok(Snapshot { state: self.0.ask_state(client, generation).await?, data: () })
+    }
 }
 
 /// What one transaction saw.
@@ -78,11 +101,34 @@ pub(crate) fn tenant_text(tenant: Uuid) -> String {
     tenant.hyphenated().to_string()
 }
 
+/// The rows of a page as far as its bytes go, and whether there were more. What follows is thrown away as it comes, so that a page of
+/// large records takes no more memory than one of small ones.
+pub(crate) async fn query_bounded(
+    client: &impl GenericClient,
+    statement: &Statement,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<(Vec<Row>, bool), tokio_postgres::Error> {
+    let stream = client.query_raw(statement, values.iter().copied()).await?;
+    let mut stream = pin!(stream);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = stream.try_next().await? {
+        bytes += row.raw_size_bytes();
+        if bytes > PAGE_BYTES_MAX && !rows.is_empty() {
+            return Ok((rows, true));
+        }
+        rows.push(row);
+    }
+    Ok((rows, false))
+}
+
 impl Replicas {
     /// Asks until the answer includes what is wanted, within the time that the client gives.
     pub(crate) async fn read<Q: Question>(&self, question: &Q, wanted: &Wanted) -> Result<Snapshot<Q::Data>, Problem> {
         let deadline = Instant::now() + wanted.wait;
         let mut tried: Vec<Arc<Replica>> = Vec::new();
+        // Once an answer was too old, only how far the next one would be is asked for, until it is far enough.
+        let mut only_state = false;
         loop {
             let Some(replica) = self.choose(&tried, Q::SCOPE, wanted.position) else {
                 if Instant::now() >= deadline {
@@ -93,8 +139,13 @@ impl Replicas {
                 tried.clear();
                 continue;
             };
-            let snapshot = match ask(&replica, question, wanted).await {
-                Ok(snapshot) => snapshot?,
+            let asked = if only_state {
+                ask(&replica, &StateOf(question), wanted).await.map(|answer| answer.map(|saw| (saw.state, None)))
+            } else {
+                ask(&replica, question, wanted).await.map(|answer| answer.map(|saw| (saw.state, Some(saw.data))))
+            };
+            let (state, data) = match asked {
+                Ok(answer) => answer?,
                 Err(error) if error.remedy() == Remedy::OtherReplica => {
                     replica.mark_bad();
                     tried.push(replica);
@@ -102,12 +153,17 @@ impl Replicas {
                 }
                 Err(error) => return Err(error.into_problem()),
             };
-            if snapshot.state.position >= wanted.position {
-                return Ok(snapshot);
+            if state.position >= wanted.position {
+                match data {
+                    Some(data) => return Ok(Snapshot { state, data }),
+                    None => only_state = false,
+                }
+                continue;
             }
             if Instant::now() >= deadline {
-                return Err(wanted.not_fresh(snapshot.state.position));
+                return Err(wanted.not_fresh(&state));
             }
+            only_state = true;
             self.wait_for(Q::SCOPE, wanted.position, deadline).await;
             // Whoever failed before may be well again.
             tried.clear();
@@ -115,24 +171,36 @@ impl Replicas {
     }
 }
 
-/// Asks one replica, again where its live generation changed meanwhile. The inner error is the client's.
+/// Asks one replica. The inner error is the client's.
 async fn ask<Q: Question>(
+    replica: &Arc<Replica>,
+    question: &Q,
+    wanted: &Wanted,
+) -> Result<Result<Snapshot<Q::Data>, Problem>, ReadError> {
+    let mut connection = Connection::take(replica, &replica.pool).await?;
+    // Given up while it is asked, by the client or because the replica is lost, the connection ends what runs on it.
+    let asked = tokio::select! {
+        asked = ask_over(connection.client(), replica, question, wanted) => asked,
+        () = replica.lost() => return Err(ReadError::Lost),
+    };
+    connection.give_back();
+    asked
+}
+
+/// Asks over one connection, again where the live generation changed meanwhile.
+async fn ask_over<Q: Question>(
+    client: &mut Object,
     replica: &Replica,
     question: &Q,
     wanted: &Wanted,
 ) -> Result<Result<Snapshot<Q::Data>, Problem>, ReadError> {
-    let mut client = connection(replica).await?;
     let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
         let generation = replica.generation();
-        let asked = tokio::select! {
-            asked = question.ask(&mut client, generation) => asked,
-            () = replica.lost() => return Err(ReadError::Lost),
-        };
-        match asked {
+        match question.ask(client, generation).await {
             Ok(snapshot) if snapshot.state.generation.is_none_or(|live| live == generation) => {
                 let reached = snapshot.state.position >= wanted.position;
-                return Ok(wanted.check_epoch(&**client, reached).await?.map(|()| snapshot));
+                return Ok(wanted.check_epoch(&***client, reached).await?.map(|()| snapshot));
             }
             Ok(snapshot) => {
                 replica.set_generation(snapshot.state.generation.unwrap_or(0));
@@ -141,7 +209,7 @@ async fn ask<Q: Question>(
             Err(error) => match error.remedy() {
                 Remedy::Again => last = Some(error),
                 Remedy::OtherGeneration => {
-                    replica.set_generation(live_generation(&client).await?);
+                    replica.set_generation(live_generation(client).await?);
                     last = Some(error);
                 }
                 Remedy::OtherReplica | Remedy::GiveUp => return Err(error),
@@ -152,16 +220,67 @@ async fn ask<Q: Question>(
     Ok(Err(unavailable()))
 }
 
-async fn connection(replica: &Replica) -> Result<Object, ReadError> {
-    replica.pool.get().await.map_err(|error| match error {
-        PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => ReadError::Busy,
-        PoolError::Backend(error) if error.code().is_some() => ReadError::Database(error),
-        _ => ReadError::Lost,
-    })
-}
-
 async fn live_generation(client: &Object) -> Result<i32, ReadError> {
     const SQL: &str = "-- query_service::read::live_generation
         SELECT l.generation FROM read.live AS l WHERE l.projection = 'company_prospect'";
-    Ok(client.query_opt(SQL, &[]).await?.map_or(0, |row| row.get(0)))
+    client.query_opt(SQL, &[]).await?.map(|row| row.get(0)).ok_or(ReadError::NoGeneration)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use migrations::testing::TestDatabase;
+    use service_kit::shutdown::Shutdown;
+
+    use super::*;
+
+    /// A question whose answers have a change on its way until it was looked at often enough.
+    #[derive(Default)]
+    struct OnItsWay {
+        asked: AtomicUsize,
+        looked: AtomicUsize,
+    }
+
+    const LOOKS: usize = 5;
+
+    impl OnItsWay {
+        fn state(&self) -> State {
+            let position = if self.looked.load(Ordering::Relaxed) < LOOKS { 5 } else { 9 };
+            State { generation: None, position, epoch: String::new() }
+        }
+    }
+
+    impl Question for OnItsWay {
+        type Data = ();
+        const SCOPE: Scope = Scope::ReadTables;
+
+        async fn ask(&self, _: &mut Object, _: i32) -> Result<Snapshot<()>, ReadError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Ok(Snapshot { state: self.state(), data: () })
+        }
+
+        async fn ask_state(&self, _: &mut Object, _: i32) -> Result<State, ReadError> {
+            self.looked.fetch_add(1, Ordering::Relaxed);
+            Ok(self.state())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_asks_the_whole_question_only_before_and_after() {
+        let database = TestDatabase::new().await;
+        let applied = "INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch)
+            SELECT 'company_prospect', 1, max(step) + 1, 9, '' FROM read.checkpoint_steps";
+        database.superuser().await.batch_execute(applied).await.expect("a step");
+        let (_trigger, shutdown) = Shutdown::new();
+        let url = database.url_for("prospectus_query");
+        let replicas = Replicas::open(&[&url], None, 1, &shutdown).await.expect("a URL");
+        let question = OnItsWay::default();
+        let wanted = Wanted { position: 9, epoch: None, wait: Duration::from_secs(30) };
+        let answer = replicas.read(&question, &wanted).await.expect("it comes");
+        assert_eq!(answer.state.position, 9);
+        assert_eq!(question.asked.load(Ordering::Relaxed), 2);
+        assert_eq!(question.looked.load(Ordering::Relaxed), LOOKS);
+    }
 }

@@ -77,8 +77,8 @@ pub(crate) const COMPANY: &[Column] = &[
 /// A prospect: its own fields, and whom it works for.
 pub(crate) const PROSPECT: &[Column] = &[
     column("prospect_id", "prospect_id", Kind::Uuid),
+    // Not the row's position: that may be its company's last change, of which the version in the ETag says nothing.
     column("version", "prospect_version", Kind::Integer),
-    column("position", "position", Kind::Integer),
     column("company_id", "company_id", Kind::Uuid),
     column("assigned_company_id", "assigned_company_id", Kind::Uuid),
     text("salutation"),

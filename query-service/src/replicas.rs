@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use futures_util::future::{join_all, select_all};
+use service_kit::auth::Authenticator;
 use service_kit::health::report_pool;
 use service_kit::postgres::{Database, DatabaseError};
 use service_kit::shutdown::Shutdown;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::{Client, Statement};
+
+use crate::connection::Connection;
 
 /// How often each replica is looked at.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
@@ -23,6 +26,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a request waits for a free connection.
 const POOL_WAIT: Duration = Duration::from_secs(2);
+/// Connections to each server that only keys and the health check use, so that neither waits behind slow lists.
+const ACCESS_CONNECTIONS: usize = 2;
 /// A replica that is further than this behind the freshest is not read while that one works.
 const LAG_EVENTS_MAX: i64 = 10_000;
 /// How long a waiter whose change is still being carried to prospects' rows lets pass between two looks.
@@ -41,12 +46,16 @@ pub(crate) enum Scope {
 #[derive(Debug)]
 pub(crate) struct Replica {
     name: String,
-    database: Database,
+    pub(crate) database: Database,
     /// Connections for requests.
     pub(crate) pool: Pool,
+    /// Connections for looking up keys and for the health check.
+    access: Pool,
     healthy: watch::Sender<bool>,
     applied: AtomicI64,
     head: AtomicI64,
+    /// How far its write-ahead log is replayed, in bytes: how old its keys are, which no event tells.
+    replayed: AtomicI64,
     generation: AtomicI32,
     waiting: AtomicUsize,
     hurry: Notify,
@@ -104,9 +113,19 @@ impl Replicas {
         self.ordinary.iter().chain(&self.fallback)
     }
 
-    /// Every pool, the replicas' first.
-    pub fn pools(&self) -> Vec<Pool> {
-        self.every().map(|replica| replica.pool.clone()).collect()
+    /// What looks keys up on these servers: on one that works before one that does not, on the freshest first, so that a replica
+    /// whose replay stands still does not go on answering for keys that were revoked; on the fallback last.
+    pub fn authenticator(self: &Arc<Self>) -> Authenticator {
+        let replicas = Arc::clone(self);
+        Authenticator::in_order(move || replicas.freshest_first().map(|replica| replica.access.clone()).collect())
+    }
+
+    fn freshest_first(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        let mut ordinary: Vec<_> = self.ordinary.iter().collect();
+        ordinary.sort_by_cached_key(|replica| {
+            std::cmp::Reverse((replica.is_healthy(), replica.replayed.load(Ordering::Relaxed)))
+        });
+        ordinary.into_iter().chain(&self.fallback)
     }
 
     /// Whether any server can be read now.
@@ -120,8 +139,11 @@ impl Replicas {
     /// In a sentence, for the health check.
     pub async fn check_schema(&self) -> Result<(), String> {
         let replica = self.every().find(|replica| replica.is_healthy()).ok_or("no replica answers")?;
-        let client = replica.pool.get().await.map_err(|error| format!("no connection: {error}"))?;
-        migrations::check(&client).await.map_err(|error| error.to_string())
+        let mut connection =
+            Connection::take(replica, &replica.access).await.map_err(|error| format!("no connection: {error}"))?;
+        let checked = migrations::check(connection.client()).await.map_err(|error| error.to_string());
+        connection.give_back();
+        checked
     }
 
     /// The next replica in turn among those that work, lag little and were not tried; one that has the wanted position before one
@@ -139,11 +161,18 @@ impl Replicas {
             .cloned()
     }
 
-    /// Returns once some server has the wanted position, or at the deadline. Where one has it already, and it is a change's way to the
-    /// prospects' rows that is not at its end, returns a moment later.
+    /// Returns once a server that [`choose`](Self::choose) may give has the wanted position, or at the deadline. Where one has it
+    /// already, and it is a change's way to the prospects' rows that is not at its end, returns a moment later.
     pub(crate) async fn wait_for(&self, scope: Scope, wanted: i64, deadline: Instant) {
         let mut moved = self.moved.subscribe();
-        let has_it = || self.every().any(|replica| replica.is_healthy() && replica.reached(scope) >= wanted);
+        let has_it = || {
+            let mut working = self.ordinary.iter().filter(|replica| replica.is_healthy()).peekable();
+            let readable = |replica: &Arc<Replica>| replica.reached(scope) >= wanted;
+            if working.peek().is_some() {
+                return working.any(readable);
+            }
+            self.fallback.iter().any(|replica| replica.is_healthy() && readable(replica))
+        };
         if has_it() {
             tokio::time::sleep_until(deadline.min(Instant::now() + FANOUT_LOOK_EVERY)).await;
             return;
@@ -199,10 +228,12 @@ impl Replica {
         Ok(Self {
             name: database.name(),
             pool: database.pool(connections, POOL_WAIT)?,
+            access: database.pool(ACCESS_CONNECTIONS, POOL_WAIT)?,
             database,
             healthy: watch::Sender::new(false),
             applied: AtomicI64::new(0),
             head: AtomicI64::new(0),
+            replayed: AtomicI64::new(0),
             generation: AtomicI32::new(0),
             waiting: AtomicUsize::new(0),
             hurry: Notify::new(),
@@ -259,7 +290,9 @@ struct Probe {
 impl Probe {
     async fn open(database: &Database) -> Result<Self, tokio_postgres::Error> {
         const SQL: &str = "-- query_service::replicas::probe
-            SELECT pg_is_in_recovery(), h.position, l.generation, c.position
+            SELECT pg_is_in_recovery(), h.position, l.generation, c.position,
+                   ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)
+                       - '0/0'::pg_lsn)::bigint
             FROM log.head AS h
             LEFT JOIN read.live AS l ON l.projection = 'company_prospect'
             LEFT JOIN LATERAL (
@@ -304,6 +337,7 @@ async fn look(replica: &Replica, probe: &mut Option<Probe>, all: &Replicas) {
             let (recovering, head): (bool, i64) = (row.get(0), row.get(1));
             let applied = row.get::<_, Option<i64>>(3).unwrap_or(0);
             replica.set_generation(row.get::<_, Option<i32>>(2).unwrap_or(0));
+            replica.replayed.store(row.get::<_, Option<i64>>(4).unwrap_or(0), Ordering::Relaxed);
             let moved = replica.note(head, applied);
             if !replica.healthy.send_replace(true) {
                 tracing::info!(replica = replica.name, recovering, applied, head, "a replica answers");
@@ -333,6 +367,26 @@ fn report(replica: &Replica, all: &Replicas) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn keys_are_asked_of_the_freshest_that_works() {
+        let server = |name: &str, healthy: bool, replayed: i64| {
+            let url = format!("postgres://nobody@127.0.0.1:1/{name}");
+            let replica = Replica::new(&url, 1).expect("a good address");
+            replica.healthy.send_replace(healthy);
+            replica.replayed.store(replayed, Ordering::Relaxed);
+            Arc::new(replica)
+        };
+        let replicas = Replicas {
+            ordinary: vec![server("hangs", false, 9), server("stands_still", true, 3), server("follows", true, 8)],
+            fallback: Some(server("primary", true, 10)),
+            turn: AtomicUsize::new(0),
+            moved: watch::Sender::new(()),
+        };
+        let order: Vec<&str> =
+            replicas.freshest_first().filter_map(|replica| replica.name.rsplit('/').next()).collect();
+        assert_eq!(order, ["follows", "stands_still", "hangs", "primary"]);
+    }
 
     #[tokio::test]
     async fn a_look_notes_what_is_applied_also_where_the_log_has_moved() {

@@ -11,10 +11,15 @@ mod record;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use service_kit::auth::{Authenticator, Principal, protect};
 use service_kit::http::observe;
+use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -24,7 +29,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Service;
-use crate::freshness::{EPOCH, POSITION};
 use crate::list::Resource;
 use crate::list::resource::{COMPANIES, COMPANY_PROSPECTS, PROSPECTS};
 use crate::read::State as SnapshotState;
@@ -33,6 +37,8 @@ use crate::read::State as SnapshotState;
 pub(crate) const LIMIT_DEFAULT: usize = 100;
 /// Items on a page at most.
 pub(crate) const LIMIT_MAX: usize = 1000;
+/// Bytes of rows on a page at most, unless one row alone has more: a page may have fewer items than its limit.
+pub(crate) const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The service's whole router.
 ///
@@ -108,14 +114,24 @@ struct ReadHeaders {
 
 /// Adds what every answer of a snapshot says about itself.
 fn add_position(headers: &mut HeaderMap, state: &SnapshotState) {
-    headers.insert(POSITION, HeaderValue::from(state.position));
-    if let Ok(epoch) = HeaderValue::from_str(&state.epoch)
-        && !epoch.is_empty()
-    {
-        headers.insert(EPOCH, epoch);
-    }
-    // Kept by nobody without asking: what a key may see is not for others, and an ETag makes asking cheap.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.extend(state.headers());
+}
+
+/// Answers with a body of JSON, or with 304 where the client has it already. The tag is made of the body: weak, for two answers with
+/// the same body may include different positions.
+fn answer_tagged(body: Vec<u8>, state: &SnapshotState, headers: &HeaderMap) -> Response {
+    let digest = Sha256::digest(&body);
+    let etag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));
+    let mut response = if matches_etag(headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    };
+    add_position(response.headers_mut(), state);
+    response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).expect("base64url and quotes are ASCII"));
+    response
 }
 
 /// Whether `If-None-Match` names this entity tag, compared weakly.

@@ -24,6 +24,10 @@ async fn an_answer_that_would_be_stale_is_refused_with_the_lag() {
     stack.checkpoint(5).await;
     let answer = stack.get_with("/v1/companies", "Prospectus-Min-Position: 9\r\nPrefer: wait=0\r\n").await;
     assert_eq!((answer.header("retry-after"), answer.header("prospectus-position")), ("1", "5"));
+    assert_eq!(
+        (answer.header("prospectus-epoch"), answer.header("cache-control")),
+        ("1.00000001", "private, no-cache")
+    );
     assert_snapshot!(answer.shown(), @r##"
     503
     {

@@ -20,7 +20,7 @@ async fn fill(stack: &Stack) {
                  company_updated_at, company_name, company_name_sort, domain, revenue, employee_count, prospect_deleted_at)
              SELECT c.tenant_id, c.company_id, CASE WHEN c.position % 10 > 0 THEN c.company_id END, c.position, CASE WHEN c.position % 10 > 0 THEN 1 END,
                  CASE WHEN c.position % 10 > 0 THEN c.created_at END, CASE WHEN c.position % 10 > 0 THEN c.updated_at END, c.created_at, c.updated_at,
-                 c.name, c.name_sort, c.name || '@Example.com', c.name_sort || '@example.com', c.company_id, c.company_id, 1, c.created_at, c.updated_at, c.name, c.name_sort, c.domain,
+                 c.name, c.name_sort, replace(c.name, ' ', '.') || '@Example.com', replace(c.name_sort, ' ', '.') || '@example.com', c.company_id, c.company_id, 1, c.created_at, c.updated_at, c.name, c.name_sort, c.domain,
                  c.revenue, c.employee_count, CASE WHEN c.position = 59 THEN c.updated_at END
              FROM read_1.companies AS c"
         ))
@@ -120,13 +120,14 @@ async fn filters_narrow() {
         ("/v1/companies?industry=none", 0),
         ("/v1/companies?name=NAME%201", 8),
         ("/v1/companies?domain=D001.com", 1),
+        ("/v1/companies?domain=https://www.D001.com/about", 1),
         ("/v1/companies?revenue_min=3", 10),
         ("/v1/companies?revenue_min=2&revenue_max=2", 5),
         ("/v1/companies?employees_min=6", 6),
         ("/v1/companies?employee_count=5,6", 12),
         ("/v1/companies?created_after=2026-01-01T00:00:00.000007Z", 6),
         ("/v1/companies?updated_after=2026-01-04T00:00:00Z", 15),
-        ("/v1/prospects?email=NAME%201@example.COM", 8),
+        ("/v1/prospects?email=NAME.1@example.COM", 8),
         ("/v1/prospects?include_deleted=true", 54),
         ("/v1/company-prospects?include_deleted=true", 60),
     ] {
@@ -186,6 +187,95 @@ async fn wrong_lists_are_refused() {
         .request("GET", &format!("/v1/companies?sort=revenue&industry=Paging&cursor={cursor}"), &stack.other_key, "")
         .await;
     assert_eq!(other.code(), "invalid_cursor", "another tenant's cursor");
+}
+
+#[tokio::test]
+async fn a_filter_finds_what_a_command_would_have_stored() {
+    let stack = Stack::new().await;
+    let names = "domain, name, name_sort, country, industry";
+    stack.company(&id(10), names, "'xn--bcher-kva.de', 'Bücher', 'bücher', 'GB', 'Médias'").await;
+    stack
+        .sql(&format!(
+            "INSERT INTO read_1.company_prospect (tenant_id, row_id, prospect_id, position, prospect_version, prospect_created_at, prospect_updated_at,
+                 created_at, updated_at, last_name, prospect_name_sort, job_title_level, assigned_company_id, company_id, company_version,
+                 company_created_at, company_updated_at, company_name, company_name_sort, revenue, employee_count)
+             VALUES ('{TENANT}', '{0}', '{0}', 8, 2, now(), now(), now(), now(), 'Lovelace', 'lovelace', 'c_suite', '{1}', '{1}', 1, now(), now(),
+                 'Bücher', 'bücher', 7, 3)",
+            id(20),
+            id(10)
+        ))
+        .await;
+    for path in [
+        "/v1/companies?domain=b%C3%BCcher.de",
+        "/v1/companies?domain=https://shop.B%C3%9CCHER.de/a",
+        // The letter and its dots as two characters.
+        "/v1/companies?name=Bu%CC%88cher",
+        "/v1/companies?country=United%20Kingdom",
+        "/v1/companies?country=GBR,fr",
+        "/v1/companies?industry=Me%CC%81dias",
+        "/v1/prospects?job_title_level=C-Level",
+        "/v1/prospects?revenue=7",
+        "/v1/prospects?employee_count=3,4",
+        "/v1/prospects?company_name=B%C3%9CCHER",
+        "/v1/company-prospects?prospect_name=LOVELACE",
+    ] {
+        let answer = stack.get(path).await;
+        assert_eq!(answer.json()["items"].as_array().map(Vec::len), Some(1), "{path}: {}", answer.body);
+    }
+    for path in ["/v1/companies?domain=co.uk", "/v1/companies?country=Atlantis", "/v1/prospects?email=nobody"] {
+        let answer = stack.get(path).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_parameter"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_named_at_once() {
+    let stack = Stack::new().await;
+    let path = "/v1/companies?limit=0&sort=colour&revenue_min=much&fields=colour&count=maybe&cursor=zzz&colour=red&include_deleted=x&name=a&name=b";
+    let answer = stack.get_with(path, "Prospectus-Min-Position: soon\r\n").await;
+    let problem = answer.json();
+    let mut named: Vec<String> = problem["errors"]
+        .as_array()
+        .expect("errors")
+        .iter()
+        .map(|error| {
+            format!("{} {}", error["pointer"].as_str().expect("a name"), error["code"].as_str().expect("a code"))
+        })
+        .collect();
+    named.sort_unstable();
+    assert_eq!((answer.status, answer.code().as_str()), (400, "unknown_parameter"));
+    assert_eq!(
+        named,
+        [
+            "Prospectus-Min-Position invalid_parameter",
+            "colour unknown_parameter",
+            "count invalid_parameter",
+            "cursor invalid_cursor",
+            "fields invalid_parameter",
+            "include_deleted invalid_parameter",
+            "limit invalid_parameter",
+            "name invalid_parameter",
+            "revenue_min invalid_parameter",
+            "sort invalid_parameter",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_page_of_large_records_is_short_and_the_walk_goes_on() {
+    let stack = Stack::new().await;
+    stack
+        .sql(&format!(
+            "INSERT INTO read_1.companies (tenant_id, company_id, version, position, domain, long_description, created_at, updated_at)
+             SELECT '{TENANT}', ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 1, n, 'd' || n || '.com', repeat('x', 20000), now(), now()
+             FROM generate_series(1, 500) AS n"
+        ))
+        .await;
+    let answer = stack.get("/v1/companies?limit=1000").await;
+    // 4 MiB, and what a row has beside its long text.
+    assert!(answer.body.len() < 5 << 20, "{} bytes", answer.body.len());
+    assert!(answer.json()["items"].as_array().is_some_and(|items| items.len() > 100));
+    assert_eq!(walk(&stack, "/v1/companies?limit=1000&sort=domain").await.len(), 500);
 }
 
 #[tokio::test]

@@ -125,6 +125,16 @@ async fn deleted_and_merged_companies_say_so() {
     stack
         .company(&id(11), "domain, deleted_at, merged_into", &format!("'b.com', '2026-03-01T00:00:00Z', '{}'", id(12)))
         .await;
+    stack.checkpoint(7).await;
+    for missing in [id(10), id(99)] {
+        let answer = stack.get(&format!("/v1/companies/{missing}")).await;
+        assert_eq!(
+            (answer.header("prospectus-position"), answer.header("prospectus-epoch"), answer.header("cache-control")),
+            ("7", "1.00000001", "private, no-cache"),
+            "{}",
+            answer.status
+        );
+    }
     let gone = stack.get(&format!("/v1/companies/{}", id(10))).await;
     assert_snapshot!(gone.shown(), @r##"
     410
@@ -181,7 +191,6 @@ async fn a_prospect_shows_its_own_fields_and_where_its_company_leads() {
       "last_name": "Lovelace",
       "mobile_phone": null,
       "phone": null,
-      "position": 8,
       "prospect_id": "00000000-0000-7000-8000-000000000020",
       "salutation": null,
       "state": null,

@@ -11,7 +11,7 @@ use query_service::Service;
 use query_service::replicas::Replicas;
 use query_service::routes::router;
 use serde_json::Value;
-use service_kit::auth::{ApiKey, Authenticator};
+use service_kit::auth::ApiKey;
 use service_kit::http::{Limits, serve};
 use service_kit::shutdown::{Shutdown, ShutdownTrigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +30,9 @@ pub struct Stack {
     /// Dropped with the stack, after its service.
     _database: TestDatabase,
     pub client: tokio_postgres::Client,
+    /// Another connection, for looking on while `client` is in a transaction.
+    pub watcher: tokio_postgres::Client,
+    pub replicas: Arc<Replicas>,
     pub address: std::net::SocketAddr,
     /// An admin of the first tenant.
     pub key: String,
@@ -91,16 +94,19 @@ impl Stack {
             client.execute(&sql, &[&key.prefix(), &key.secret_sha256().as_slice(), &role]).await.expect("a key");
             keys.push(key.expose().to_owned());
         }
+        let watcher = database.superuser().await;
         let (trigger, shutdown) = Shutdown::new();
         let replicas = Replicas::open(urls, fallback, 4, &shutdown).await.expect("URLs");
-        let authenticator = Authenticator::new(replicas.pools());
+        let authenticator = replicas.authenticator();
         let keyring = Keyring::parse(KEY_FILE).expect("keys");
-        let router = router(Arc::new(Service { replicas, keyring }), authenticator, Router::new()).expect("a router");
+        let router =
+            router(Arc::new(Service { replicas: Arc::clone(&replicas), keyring }), authenticator, Router::new())
+                .expect("a router");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));
         let [key, reader, other_key] = keys.try_into().expect("three keys");
-        Self { _database: database, client, address, key, reader, other_key, _trigger: trigger }
+        Self { _database: database, client, watcher, replicas, address, key, reader, other_key, _trigger: trigger }
     }
 
     pub async fn sql(&self, sql: &str) {

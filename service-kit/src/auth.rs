@@ -224,7 +224,8 @@ impl std::fmt::Debug for Authenticator {
 }
 
 struct Inner {
-    databases: Vec<Pool>,
+    /// Gives the databases in the order in which they are asked now.
+    databases: Box<dyn Fn() -> Vec<Pool> + Send + Sync>,
     /// By SHA-256 of the whole key, so that a key's text is not kept and comparing tells nothing about another key.
     seen: quick_cache::sync::Cache<[u8; 32], Arc<Seen>>,
     /// No database answered at this time.
@@ -243,8 +244,14 @@ struct Unavailable;
 impl Authenticator {
     /// Asks the databases in this order, the next one only if one does not answer.
     pub fn new(databases: Vec<Pool>) -> Self {
+        Self::in_order(move || databases.clone())
+    }
+
+    /// Asks for the databases and their order at each look-up: for servers that come, go and lag. The first that answers is
+    /// believed, so one that lags must not come before one that does not.
+    pub fn in_order(databases: impl Fn() -> Vec<Pool> + Send + Sync + 'static) -> Self {
         let inner = Inner {
-            databases,
+            databases: Box::new(databases),
             seen: quick_cache::sync::Cache::new(CACHED_KEYS_MAX),
             outage_at: std::sync::Mutex::new(None),
         };
@@ -304,8 +311,8 @@ impl Authenticator {
         if self.outage().is_some_and(|at| at.elapsed() < RETRY_DATABASE_AFTER) {
             return Err(Unavailable);
         }
-        for database in &self.inner.databases {
-            match tokio::time::timeout(LOOKUP_TIMEOUT, find(database, key)).await {
+        for database in (self.inner.databases)() {
+            match tokio::time::timeout(LOOKUP_TIMEOUT, find(&database, key)).await {
                 Ok(Ok(principal)) => return Ok(principal),
                 Ok(Err(error)) => {
                     let error = error.downcast_ref().map_or_else(|| error.to_string(), crate::postgres::describe);

@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The part of a connection that must be driven for the client to make progress.
@@ -114,6 +114,15 @@ impl Database {
             }
         });
         Ok(client)
+    }
+
+    /// Asks the server to cancel what runs now on the connection that the token is of. Returns once the request is sent; whether and
+    /// when the statement ends, its own connection says.
+    ///
+    /// # Errors
+    /// If the request cannot be sent.
+    pub async fn cancel(&self, token: &CancelToken) -> Result<(), tokio_postgres::Error> {
+        token.cancel_query(self.tls.clone()).await
     }
 
     /// A pool of at most `connections_max`; whoever waits longer than `wait` for one gets an error.

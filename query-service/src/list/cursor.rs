@@ -2,8 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::Invalid;
 use serde::{Deserialize, Serialize};
-use service_kit::problem::{Code, Problem};
+use service_kit::problem::Code;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -66,7 +67,7 @@ impl Last {
     ///
     /// # Errors
     /// `invalid_cursor` for anything else.
-    pub(crate) fn decode(text: &str, fingerprint: &str) -> Result<Self, Problem> {
+    pub(crate) fn decode(text: &str, fingerprint: &str) -> Result<Self, Invalid> {
         let content: Option<Content> =
             URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         match content {
@@ -113,7 +114,7 @@ impl Key {
     ///
     /// # Errors
     /// `invalid_cursor` for an instant that is none.
-    pub(crate) fn value(&self) -> Result<Value, Problem> {
+    pub(crate) fn value(&self) -> Result<Value, Invalid> {
         Ok(match self {
             Self::Text(text) if text.contains('\0') => return Err(invalid("that is no cursor")),
             Self::Text(text) => Box::new(text.clone()),
@@ -127,9 +128,9 @@ impl Key {
     }
 }
 
-/// The problem `invalid_cursor`.
-pub(crate) fn invalid(detail: &str) -> Problem {
-    Problem::new(Code::InvalidCursor, detail)
+/// The refusal `invalid_cursor`.
+pub(crate) fn invalid(detail: &'static str) -> Invalid {
+    Invalid::new(Code::InvalidCursor.name(), detail)
 }
 
 #[cfg(test)]

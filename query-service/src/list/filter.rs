@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use service_kit::problem::Problem;
+use domain::Invalid;
+use domain::value::{Country, Domain, EmailAddress, JobTitleLevel, Line};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -18,22 +19,29 @@ pub(crate) struct Filter {
     pub(crate) name: &'static str,
     /// The column that it compares.
     pub(crate) column: &'static str,
+    /// What else must hold for the column's index to be of use.
+    pub(crate) also: &'static str,
     pub(crate) kind: Kind,
 }
 
-/// How a parameter is read and compared.
+/// How a parameter is read and compared. Texts are read by the value types that made the stored ones, so that whatever spelling of
+/// a value is taken in a command finds it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One of these ids.
     Id,
-    /// One of these ids, in a prospect's row.
-    ProspectId,
     /// One of these texts.
     Text,
-    /// One of these texts, whatever their case: the column holds lower case.
-    LowerCase,
-    /// One of these texts, whatever their case: the column holds upper case.
-    UpperCase,
+    /// One of these names, whatever their case.
+    Name,
+    /// One of these domains, or of what leads to them.
+    Domain,
+    /// One of these e-mail addresses, whatever their case.
+    Email,
+    /// One of these countries, by code or name.
+    Country,
+    /// One of these levels, in any of their known spellings.
+    JobTitleLevel,
     /// One of these numbers.
     Integer,
     /// At least this number.
@@ -48,11 +56,12 @@ impl Kind {
     /// What the parameter takes, for the documents.
     pub(crate) fn described(self) -> &'static str {
         match self {
-            Self::Id | Self::ProspectId => "One of these ids: a,b",
-            Self::Text => "One of these values: a,b; a comma in a value is written \\,",
-            Self::LowerCase | Self::UpperCase => {
-                "One of these values, whatever their case: a,b; a comma in a value is written \\,"
-            }
+            Self::Id => "One of these ids: a,b",
+            Self::Text | Self::JobTitleLevel => "One of these values: a,b; a comma in a value is written \\,",
+            Self::Name => "One of these names, whatever their case: a,b; a comma in a name is written \\,",
+            Self::Domain => "One of these domains, hosts or URLs: a,b",
+            Self::Email => "One of these addresses, whatever their case: a,b",
+            Self::Country => "One of these countries, by code of ISO 3166-1 or name: GB,France",
             Self::Integer => "One of these whole numbers: 1,2",
             Self::Least => "At least this whole number",
             Self::Most => "At most this whole number",
@@ -60,6 +69,9 @@ impl Kind {
         }
     }
 }
+
+/// Characters of a text or name that is compared: more than any column holds.
+const TEXT_MAX: usize = 1_000;
 
 /// The conditions of one request.
 #[derive(Default)]
@@ -75,52 +87,53 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    /// Reads the filters that were given.
-    ///
-    /// # Errors
-    /// If a value is not of its form.
-    pub(crate) fn parse(filters: &[Filter], parameters: &Parameters) -> Result<Self, Problem> {
+    /// Reads the filters that were given; a value that is not of its form is noted.
+    pub(crate) fn parse(filters: &[Filter], parameters: &mut Parameters) -> Self {
         let mut conditions = Self::default();
         for filter in filters {
             if let Some(text) = parameters.text(filter.name) {
-                conditions.add(filter, text)?;
+                let added = conditions.add(filter, text);
+                parameters.noted(filter.name, added);
             }
         }
-        Ok(conditions)
+        conditions
     }
 
-    fn add(&mut self, filter: &Filter, text: &str) -> Result<(), Problem> {
-        let name = filter.name;
+    fn add(&mut self, filter: &Filter, text: &str) -> Result<(), Invalid> {
         self.count += 1;
-        let texts = |change: fn(&str) -> String| -> Result<Vec<String>, Problem> {
-            Ok(split_values(name, text)?.iter().map(|value| change(value)).collect())
+        let texts = |parse: fn(&str) -> Result<String, Invalid>| -> Result<Vec<String>, Invalid> {
+            split_values(text)?.iter().map(|value| parse(value)).collect()
         };
+        let line = |value: &str| Line::<TEXT_MAX>::parse(value).map(|line| line.as_str().to_owned());
+        let column = filter.column;
         match filter.kind {
-            Kind::Id | Kind::ProspectId => {
-                let ids =
-                    split_values(name, text)?.iter().map(|value| uuid(name, value)).collect::<Result<Vec<_>, _>>()?;
-                if matches!(name, "company_id" | "assigned_company_id") {
+            Kind::Id => {
+                let ids = split_values(text)?.iter().map(|value| uuid(value)).collect::<Result<Vec<_>, _>>()?;
+                if matches!(filter.name, "company_id" | "assigned_company_id") {
                     self.companies.get_or_insert_default().extend(&ids);
                 }
-                self.among(filter.column, ids);
-                if filter.kind == Kind::ProspectId {
-                    self.sql.push_str(" AND r.prospect_id IS NOT NULL");
-                }
+                self.among(column, ids);
             }
-            Kind::Text => self.among(filter.column, texts(str::to_owned)?),
-            Kind::LowerCase => self.among(filter.column, texts(str::to_lowercase)?),
-            Kind::UpperCase => self.among(filter.column, texts(str::to_uppercase)?),
+            Kind::Text => self.among(column, texts(line)?),
+            Kind::Name => self
+                .among(column, texts(|value| Line::<TEXT_MAX>::parse(value).map(|line| line.as_str().to_lowercase()))?),
+            Kind::Domain => self.among(column, texts(|value| Domain::parse(value).map(|domain| domain.to_string()))?),
+            Kind::Email => self.among(column, texts(|value| EmailAddress::parse(value).map(|address| address.key()))?),
+            Kind::Country => {
+                self.among(column, texts(|value| Country::parse(value).map(|country| country.to_string()))?);
+            }
+            Kind::JobTitleLevel => {
+                self.among(column, texts(|value| JobTitleLevel::parse(value).map(|level| level.to_string()))?);
+            }
             Kind::Integer => {
-                let numbers = split_values(name, text)?
-                    .iter()
-                    .map(|value| integer(name, value))
-                    .collect::<Result<Vec<_>, _>>()?;
-                self.among(filter.column, numbers);
+                let numbers = split_values(text)?.iter().map(|value| integer(value)).collect::<Result<Vec<_>, _>>()?;
+                self.among(column, numbers);
             }
-            Kind::Least => self.compare(filter.column, ">=", integer(name, text)?),
-            Kind::Most => self.compare(filter.column, "<=", integer(name, text)?),
-            Kind::After => self.compare(filter.column, ">", instant(name, text)?),
+            Kind::Least => self.compare(column, ">=", integer(text)?),
+            Kind::Most => self.compare(column, "<=", integer(text)?),
+            Kind::After => self.compare(column, ">", instant(text)?),
         }
+        self.sql.push_str(filter.also);
         Ok(())
     }
 

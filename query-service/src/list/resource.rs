@@ -27,7 +27,12 @@ pub(crate) struct Resource {
 }
 
 const fn filter(name: &'static str, column: &'static str, kind: Kind) -> Filter {
-    Filter { name, column, kind }
+    Filter { name, column, also: "", kind }
+}
+
+/// A filter that only rows with a prospect pass.
+const fn of_prospect(name: &'static str, column: &'static str, kind: Kind) -> Filter {
+    Filter { name, column, also: " AND r.prospect_id IS NOT NULL", kind }
 }
 
 const fn sort(name: &'static str, column: &'static str, nullable: bool) -> Sort {
@@ -44,10 +49,10 @@ pub(crate) const COMPANIES: Resource = Resource {
     live: " AND r.deleted_at IS NULL AND r.merged_into IS NULL",
     filters: &[
         filter("company_id", "company_id", Kind::Id),
-        filter("domain", "domain", Kind::LowerCase),
-        filter("name", "name_sort", Kind::LowerCase),
+        filter("domain", "domain", Kind::Domain),
+        filter("name", "name_sort", Kind::Name),
         filter("industry", "industry", Kind::Text),
-        filter("country", "country", Kind::UpperCase),
+        filter("country", "country", Kind::Country),
         filter("city", "city", Kind::Text),
         filter("state", "state", Kind::Text),
         filter("revenue", "revenue", Kind::Integer),
@@ -85,18 +90,21 @@ pub(crate) const PROSPECTS: Resource = Resource {
         filter("prospect_id", "row_id", Kind::Id),
         filter("company_id", "company_id", Kind::Id),
         filter("assigned_company_id", "assigned_company_id", Kind::Id),
-        filter("name", "prospect_name_sort", Kind::LowerCase),
-        filter("email", "email_key", Kind::LowerCase),
+        filter("name", "prospect_name_sort", Kind::Name),
+        filter("email", "email_key", Kind::Email),
         filter("job_title", "job_title", Kind::Text),
-        filter("job_title_level", "job_title_level", Kind::Text),
+        filter("job_title_level", "job_title_level", Kind::JobTitleLevel),
         filter("department", "department", Kind::Text),
-        filter("country", "prospect_country", Kind::UpperCase),
+        filter("country", "prospect_country", Kind::Country),
         filter("city", "prospect_city", Kind::Text),
         filter("state", "prospect_state", Kind::Text),
-        filter("domain", "domain", Kind::LowerCase),
+        filter("domain", "domain", Kind::Domain),
+        filter("company_name", "company_name_sort", Kind::Name),
         filter("industry", "industry", Kind::Text),
+        filter("revenue", "revenue", Kind::Integer),
         filter("revenue_min", "revenue", Kind::Least),
         filter("revenue_max", "revenue", Kind::Most),
+        filter("employee_count", "employee_count", Kind::Integer),
         filter("employees_min", "employee_count", Kind::Least),
         filter("employees_max", "employee_count", Kind::Most),
         filter("created_after", "created_at", Kind::After),
@@ -125,10 +133,10 @@ pub(crate) const COMPANY_PROSPECTS: Resource = Resource {
     live: " AND r.prospect_deleted_at IS NULL",
     filters: &[
         filter("company_id", "company_id", Kind::Id),
-        filter("prospect_id", "row_id", Kind::ProspectId),
+        of_prospect("prospect_id", "row_id", Kind::Id),
         filter("assigned_company_id", "assigned_company_id", Kind::Id),
-        filter("domain", "domain", Kind::LowerCase),
-        filter("company_name", "company_name_sort", Kind::LowerCase),
+        filter("domain", "domain", Kind::Domain),
+        filter("company_name", "company_name_sort", Kind::Name),
         filter("industry", "industry", Kind::Text),
         filter("revenue", "revenue", Kind::Integer),
         filter("revenue_min", "revenue", Kind::Least),
@@ -136,11 +144,12 @@ pub(crate) const COMPANY_PROSPECTS: Resource = Resource {
         filter("employee_count", "employee_count", Kind::Integer),
         filter("employees_min", "employee_count", Kind::Least),
         filter("employees_max", "employee_count", Kind::Most),
-        filter("email", "email_key", Kind::LowerCase),
+        of_prospect("prospect_name", "prospect_name_sort", Kind::Name),
+        filter("email", "email_key", Kind::Email),
         filter("job_title", "job_title", Kind::Text),
-        filter("job_title_level", "job_title_level", Kind::Text),
+        filter("job_title_level", "job_title_level", Kind::JobTitleLevel),
         filter("department", "department", Kind::Text),
-        filter("prospect_country", "prospect_country", Kind::UpperCase),
+        filter("prospect_country", "prospect_country", Kind::Country),
         filter("prospect_city", "prospect_city", Kind::Text),
         filter("prospect_state", "prospect_state", Kind::Text),
         filter("created_after", "created_at", Kind::After),

@@ -1,8 +1,6 @@
 //! Sorts: a column with an index (tenant, column, id), forwards or backwards; rows without a value come last either way.
 
-use service_kit::problem::Problem;
-
-use crate::problems::invalid_parameter;
+use crate::parameters::Parameters;
 
 /// One sort of a list.
 #[derive(Debug)]
@@ -25,19 +23,16 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Reads `sort=name` or `sort=-name`; without it the list is in the order of its ids.
-    ///
-    /// # Errors
-    /// If there is no such sort.
-    pub(crate) fn parse(sorts: &'static [Sort], text: Option<&str>) -> Result<Self, Problem> {
-        let text = text.unwrap_or("id");
+    /// Reads `sort=name` or `sort=-name`; without it the list is in the order of its ids. None, and a note, if there is no such sort.
+    pub(crate) fn parse(sorts: &'static [Sort], parameters: &mut Parameters) -> Option<Self> {
+        let text = parameters.text("sort").unwrap_or("id");
         let (name, descending) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
-        sorts.iter().find(|sort| sort.name == name).map(|sort| Self { sort, descending }).ok_or_else(|| {
+        let found = sorts.iter().find(|sort| sort.name == name).map(|sort| Self { sort, descending });
+        if found.is_none() {
             let known: Vec<&str> = sorts.iter().map(|sort| sort.name).collect();
-            invalid_parameter(
-                "sort",
-                format!("must be one of {}, with a - in front for the other direction", known.join(", ")),
-            )
-        })
+            let detail = format!("must be one of {}, with a - in front for the other direction", known.join(", "));
+            parameters.note_value("sort", detail);
+        }
+        found
     }
 }

@@ -1,12 +1,15 @@
 //! The statements of a list. Column names are ours and fixed; values are always parameters.
 
-use service_kit::problem::Problem;
+use domain::Invalid;
 
 use super::Resource;
 use super::cursor::{Last, invalid};
 use super::filter::{Conditions, Value};
 use super::sort::Order;
 use crate::record::select_list;
+
+/// Statements that a connection keeps prepared; with more, which are those of generations that are gone, it forgets all of them.
+pub(crate) const STATEMENTS_MAX: usize = 200;
 
 /// A list as it is asked for.
 pub(crate) struct Selection {
@@ -25,7 +28,7 @@ impl Selection {
     ///
     /// # Errors
     /// `invalid_cursor` if it does not fit the sort.
-    pub(crate) fn cursor_values(&self) -> Result<Vec<Value>, Problem> {
+    pub(crate) fn cursor_values(&self) -> Result<Vec<Value>, Invalid> {
         let Some(Last { key, id }) = &self.after else { return Ok(Vec::new()) };
         match key {
             Some(key) if !key.fits(self.order.sort.name) => Err(invalid("that is no cursor")),
@@ -90,9 +93,11 @@ impl Selection {
         format!("-- query_service::list::estimate\nEXPLAIN (FORMAT JSON) SELECT r.{id} {from}")
     }
 
-    /// Whether the statement is of a shape that comes often, and so worth keeping prepared: their number is bounded.
+    /// Whether the statement is worth keeping prepared: it comes often, there are fewer than [`STATEMENTS_MAX`] like it, and no
+    /// value of a filter decides how it is best carried out. One with filters is planned each time, for its own values: a plan for any
+    /// value would walk through a tenant whose rows all have one country to look for another.
     pub(crate) fn is_common(&self) -> bool {
-        self.conditions.count <= 1 && self.limit == crate::routes::LIMIT_DEFAULT
+        self.limit == crate::routes::LIMIT_DEFAULT && !self.include_deleted && self.conditions.count == 0
     }
 
     fn rows_sql(&self, generation: i32) -> String {

@@ -1,6 +1,6 @@
 //! `GET /v1/events`: the log in order, the tenant's own events, personal members opened.
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use deadpool_postgres::Object;
 use domain::Sealed;
 use event_store::StoredEvent;
@@ -10,16 +10,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use service_kit::auth::Permission;
-use service_kit::problem::Problem;
+use service_kit::problem::{Code, Problem};
 use tokio_postgres::IsolationLevel;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{LIMIT_DEFAULT, LIMIT_MAX, Parts, ReadHeaders, add_position};
+use super::{LIMIT_DEFAULT, LIMIT_MAX, Parts, ReadHeaders, answer_tagged};
 use crate::freshness::Wanted;
-use crate::list::cursor;
 use crate::parameters::Parameters;
-use crate::problems::{ReadError, invalid_parameter};
-use crate::read::{BIND_TENANT, Question, Snapshot, State, tenant_text};
+use crate::problems::ReadError;
+use crate::read::{BIND_TENANT, Question, Snapshot, State, query_bounded, tenant_text};
 use crate::record::instant_text;
 use crate::replicas::Scope;
 
@@ -47,10 +47,10 @@ struct Shown {
 }
 
 impl Question for Events<'_> {
-    type Data = Vec<Shown>;
+    type Data = PageOfEvents;
     const SCOPE: Scope = Scope::Log;
 
-    async fn ask(&self, client: &mut Object, _: i32) -> Result<Snapshot<Vec<Shown>>, ReadError> {
+    async fn ask(&self, client: &mut Object, _: i32) -> Result<Snapshot<PageOfEvents>, ReadError> {
         const HEAD: &str = "-- query_service::routes::events::head
             SELECT h.position, h.epoch FROM log.head AS h";
         const PAGE: &str = "-- query_service::routes::events::page
@@ -64,7 +64,8 @@ impl Question for Events<'_> {
         transaction.query(&bind, &[&tenant_text(self.tenant)]).await?;
         let head = transaction.query_one(&transaction.prepare_cached(HEAD).await?, &[]).await?;
         let page = transaction.prepare_cached(PAGE).await?;
-        let rows = transaction.query(&page, &[&self.tenant, &self.after, &self.limit]).await?;
+        let values: [&(dyn ToSql + Sync); 3] = [&self.tenant, &self.after, &self.limit];
+        let (rows, cut) = query_bounded(&*transaction, &page, &values).await?;
         let stored = rows.iter().map(StoredEvent::from_row).collect::<Result<Vec<_>, _>>()?;
         let persons = stored.iter().filter(|event| is_sealed(event)).map(|event| (event.tenant_id, event.aggregate_id));
         let keys = PersonKeys::fetch(&*transaction, self.keyring, persons.collect::<Vec<_>>()).await?;
@@ -74,7 +75,10 @@ impl Question for Events<'_> {
             position: head.try_get(0)?,
             epoch: head.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
         };
-        Ok(Snapshot { state, data: stored.into_iter().map(|event| show(event, &keys)).collect::<Result<_, _>>()? })
+        let more = cut || usize::try_from(self.limit).is_ok_and(|limit| stored.len() >= limit);
+        let next_cursor = stored.last().filter(|_| more).map(|event| event.position.to_string());
+        let items = stored.into_iter().map(|event| show(event, &keys)).collect::<Result<_, _>>()?;
+        Ok(Snapshot { state, data: PageOfEvents { items, next_cursor } })
     }
 }
 
@@ -126,28 +130,26 @@ fn open(event: &StoredEvent, keys: &PersonKeys) -> Result<String, ReadError> {
     params(ReadHeaders, ("after" = Option<i64>, Query, description = "Events after this position; 0 where it is not given"),
         ("limit" = Option<u16>, Query, description = "Events on the page, at most 1000; 100 where it is not given"),
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before, instead of `after`")),
-    responses((status = 200, description = "`items`: position, aggregate_type, aggregate_id, sequence, event_id, type, version, payload, metadata, recorded_at; `next_cursor` where the page is full"),
+    responses((status = 200, description = "`items`: position, aggregate_type, aggregate_id, sequence, event_id, type, version, payload, metadata, recorded_at; `next_cursor` where the page is full: it has `limit` events, or 4 MiB"),
+        (status = 304, description = "If-None-Match has the page's ETag"),
         (status = 403, description = "The key's role has no right to read events"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
 pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Response, Problem> {
     principal.require(Permission::ReadEvents)?;
-    let parameters = Parameters::parse(uri.query(), &["after", "limit", "cursor"])?;
+    let mut parameters = Parameters::parse(uri.query(), &["after", "limit", "cursor"])?;
     let most = i64::try_from(LIMIT_MAX).expect("a thousand");
-    let limit = parameters.number("limit", 1, most)?.unwrap_or(i64::try_from(LIMIT_DEFAULT).expect("a hundred"));
-    let after = parameters.number("after", 0, i64::MAX)?;
-    let cursor = parameters.text("cursor").map(parse_cursor).transpose()?;
+    let limit = parameters.number("limit", 1, most).unwrap_or(i64::try_from(LIMIT_DEFAULT).expect("a hundred"));
+    let after = parameters.number("after", 0, i64::MAX);
+    let cursor = parse_cursor(&mut parameters);
     if after.is_some() && cursor.is_some() {
-        return Err(invalid_parameter("cursor", "and `after` say the same; send one of them"));
+        parameters.note_value("cursor", "and `after` say the same; send one of them");
     }
-    let wanted = Wanted::parse(&headers)?;
+    let wanted = Wanted::parse(&headers, &mut parameters);
+    parameters.check()?;
     let question =
         Events { keyring: &service.keyring, tenant: principal.tenant_id, after: cursor.or(after).unwrap_or(0), limit };
     let snapshot = service.replicas.read(&question, &wanted).await?;
-    let full = usize::try_from(limit).is_ok_and(|limit| snapshot.data.len() >= limit);
-    let next = snapshot.data.last().filter(|_| full).map(|event| event.position.to_string());
-    let page = PageOfEvents { items: snapshot.data, next_cursor: next };
-    let mut response = axum::Json(page).into_response();
-    add_position(response.headers_mut(), &snapshot.state);
-    Ok(response)
+    let body = serde_json::to_vec(&snapshot.data).expect("texts, ids, numbers and JSON always serialise");
+    Ok(answer_tagged(body, &snapshot.state, &headers))
 }
 
 #[derive(Serialize)]
@@ -158,9 +160,10 @@ struct PageOfEvents {
 }
 
 /// A cursor of the log is a position: it stays right for ever.
-fn parse_cursor(text: &str) -> Result<i64, Problem> {
-    text.parse()
-        .ok()
-        .filter(|position| *position >= 0)
-        .ok_or_else(|| cursor::invalid("send next_cursor exactly as it came"))
+fn parse_cursor(parameters: &mut Parameters) -> Option<i64> {
+    let position = parameters.text("cursor")?.parse().ok().filter(|position| *position >= 0);
+    if position.is_none() {
+        parameters.note(Code::InvalidCursor, "cursor", "send next_cursor exactly as it came");
+    }
+    position
 }

@@ -1,31 +1,27 @@
 //! One page of a list.
 
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use axum::response::Response;
 use deadpool_postgres::Object;
 use event_store::json_text::JsonText;
 use futures_util::join;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, Uri};
 use service_kit::auth::{Permission, Principal};
-use service_kit::problem::Problem;
-use sha2::{Digest, Sha256};
+use service_kit::problem::{Code, Problem};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::{LIMIT_DEFAULT, LIMIT_MAX, add_position, matches_etag};
+use super::{LIMIT_DEFAULT, LIMIT_MAX, answer_tagged};
 use crate::Service;
 use crate::freshness::Wanted;
 use crate::list::Resource;
 use crate::list::cursor::{Last, fingerprint};
 use crate::list::filter::{Conditions, Value};
 use crate::list::sort::Order;
-use crate::list::statement::Selection;
+use crate::list::statement::{STATEMENTS_MAX, Selection};
 use crate::parameters::Parameters;
-use crate::problems::{ReadError, invalid_parameter};
-use crate::read::{BIND_TENANT, Question, Snapshot, State, tenant_text};
+use crate::problems::ReadError;
+use crate::read::{BIND_TENANT, Question, Snapshot, State, begin_bound, query_bounded, tenant_text};
 use crate::record::{write_json, write_object};
 use crate::replicas::Scope;
 
@@ -46,16 +42,21 @@ struct Page {
 }
 
 /// The rows of a page, one more if there is another page, and how many there are in all.
-struct Rows {
+struct Found {
     rows: Vec<Row>,
+    /// Whether there were more rows than a page's bytes hold.
+    cut: bool,
     count: Option<i64>,
 }
 
 impl Question for Page {
-    type Data = Rows;
+    type Data = Found;
     const SCOPE: Scope = Scope::ReadTables;
 
-    async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<Rows>, ReadError> {
+    async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<Found>, ReadError> {
+        if client.statement_cache.size() > STATEMENTS_MAX {
+            client.statement_cache.clear();
+        }
         let bind = client.prepare_cached(BIND_TENANT).await?;
         let state = client.prepare_cached(STATE).await?;
         let sql = self.selection.page_sql(generation);
@@ -65,11 +66,7 @@ impl Question for Page {
 
         let tenant = tenant_text(self.tenant);
         let bind_values: [&(dyn ToSql + Sync); 1] = [&tenant];
-        let companies = if self.selection.resource.fans_out {
-            self.selection.conditions.companies.clone()
-        } else {
-            Some(Vec::new())
-        };
+        let companies = self.companies();
         let filters = || self.selection.conditions.values.iter().map(|value| &**value as &(dyn ToSql + Sync));
         let of_count: Vec<&(dyn ToSql + Sync)> = std::iter::once(&self.tenant as _).chain(filters()).collect();
         let cursor = self.cursor.iter().map(|value| &**value as &(dyn ToSql + Sync));
@@ -86,19 +83,31 @@ impl Question for Page {
             client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
             client.query(&bind, &bind_values),
             client.query(&state, &state_values),
-            client.query(&page, &of_page),
+            query_bounded(&***client, &page, &of_page),
             count,
             client.batch_execute("COMMIT"),
         );
         begun?;
         bound?;
-        let state = state?.first().map(State::from_row).transpose()?;
-        let rows = rows?;
+        let state = State::from_row(state?.first().ok_or(ReadError::NoGeneration)?)?;
+        let (rows, cut) = rows?;
         let counted = counted.transpose()?;
         ended?;
         let count = counted.as_deref().and_then(<[Row]>::first).map(|row| self.read_count(row)).transpose()?;
-        let state = state.unwrap_or(State { generation: None, position: 0, epoch: String::new() });
-        Ok(Snapshot { state, data: Rows { rows, count } })
+        Ok(Snapshot { state, data: Found { rows, cut, count } })
+    }
+
+    async fn ask_state(&self, client: &mut Object, _: i32) -> Result<State, ReadError> {
+        let statement = client.prepare_cached(STATE).await?;
+        let begin = begin_bound(self.tenant);
+        let companies = self.companies();
+        let values: [&(dyn ToSql + Sync); 2] = [&self.tenant, &companies];
+        let (begun, state, ended) =
+            join!(client.batch_execute(&begin), client.query(&statement, &values), client.batch_execute("COMMIT"));
+        begun?;
+        let state = State::from_row(state?.first().ok_or(ReadError::NoGeneration)?)?;
+        ended?;
+        Ok(state)
     }
 }
 
@@ -117,6 +126,11 @@ const STATE: &str = "-- query_service::routes::page::state
     WHERE l.projection = 'company_prospect'";
 
 impl Page {
+    /// The companies whose changes, while they are carried out, keep the answer back: none for all of the tenant's.
+    fn companies(&self) -> Option<Vec<Uuid>> {
+        if self.selection.resource.fans_out { self.selection.conditions.companies.clone() } else { Some(Vec::new()) }
+    }
+
     async fn prepare_count(&self, client: &Object, generation: i32) -> Result<Option<Statement>, ReadError> {
         let sql = match self.count {
             Count::None => return Ok(None),
@@ -150,29 +164,20 @@ pub(super) async fn answer(
     principal.require(Permission::ReadRecords)?;
     let allowed: Vec<&str> =
         resource.filters.iter().map(|filter| filter.name).chain(PARAMETERS.iter().copied()).collect();
-    let parameters = Parameters::parse(uri.query(), &allowed)?;
-    let wanted = Wanted::parse(headers)?;
-    let fields = parameters.fields(resource.columns)?;
+    let mut parameters = Parameters::parse(uri.query(), &allowed)?;
+    let wanted = Wanted::parse(headers, &mut parameters);
+    let fields = parameters.fields(resource.columns);
     let bound_to = bound_to(resource, &parameters, principal.tenant_id);
-    let page = parse(resource, &parameters, principal.tenant_id, &bound_to)?;
+    let page = parse(resource, &mut parameters, principal.tenant_id, &bound_to);
+    parameters.check()?;
+    // Only what was noted keeps a page from being one.
+    let page = page.ok_or_else(Problem::internal)?;
     let mut snapshot = service.replicas.read(&page, &wanted).await?;
-    let more = snapshot.data.rows.len() > page.selection.limit;
+    let more = snapshot.data.cut || snapshot.data.rows.len() > page.selection.limit;
     snapshot.data.rows.truncate(page.selection.limit);
     let body = write(resource, &snapshot.data, fields.as_deref(), more, &bound_to)
         .map_err(|error| ReadError::from(error).into_problem())?;
-
-    let digest = Sha256::digest(&body);
-    let etag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));
-    let mut response = if matches_etag(headers, &etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        let mut response = Response::new(Body::from(body));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    };
-    add_position(response.headers_mut(), &snapshot.state);
-    response.headers_mut().insert(header::ETAG, HeaderValue::try_from(etag).expect("base64url and quotes are ASCII"));
-    Ok(response)
+    Ok(answer_tagged(body, &snapshot.state, headers))
 }
 
 /// What a cursor of this list is bound to: everything that says which rows there are and in which order.
@@ -187,30 +192,40 @@ fn bound_to(resource: &Resource, parameters: &Parameters, tenant: Uuid) -> Strin
     fingerprint(&parts)
 }
 
-fn parse(resource: &'static Resource, parameters: &Parameters, tenant: Uuid, bound_to: &str) -> Result<Page, Problem> {
+/// The page that is asked for; none only where something was noted.
+fn parse(resource: &'static Resource, parameters: &mut Parameters, tenant: Uuid, bound_to: &str) -> Option<Page> {
     let most = i64::try_from(LIMIT_MAX).expect("a thousand");
-    let limit = parameters.number("limit", 1, most)?.and_then(|limit| usize::try_from(limit).ok());
+    let limit = parameters.number("limit", 1, most).and_then(|limit| usize::try_from(limit).ok());
     let count = match parameters.text("count") {
         None => Count::None,
         Some("exact") => Count::Exact,
         Some("estimated") => Count::Estimated,
-        Some(_) => return Err(invalid_parameter("count", "must be exact or estimated")),
+        Some(_) => {
+            parameters.note_value("count", "must be exact or estimated");
+            Count::None
+        }
     };
+    let conditions = Conditions::parse(resource.filters, parameters);
+    let include_deleted = parameters.flag("include_deleted");
+    let order = Order::parse(resource.sorts, parameters);
+    let after = parameters.text("cursor").map(|text| Last::decode(text, bound_to)).transpose();
+    let after = after.map_err(|invalid| parameters.note(Code::InvalidCursor, "cursor", invalid.detail)).ok()?;
     let selection = Selection {
         resource,
-        conditions: Conditions::parse(resource.filters, parameters)?,
-        order: Order::parse(resource.sorts, parameters.text("sort"))?,
-        include_deleted: parameters.flag("include_deleted")?,
+        conditions,
+        order: order?,
+        include_deleted,
         limit: limit.unwrap_or(LIMIT_DEFAULT),
-        after: parameters.text("cursor").map(|text| Last::decode(text, bound_to)).transpose()?,
+        after,
     };
-    let cursor = selection.cursor_values()?;
-    Ok(Page { tenant, selection, cursor, count })
+    let cursor = selection.cursor_values();
+    let cursor = cursor.map_err(|invalid| parameters.note(Code::InvalidCursor, "cursor", invalid.detail)).ok()?;
+    Some(Page { tenant, selection, cursor, count })
 }
 
 fn write(
     resource: &Resource,
-    data: &Rows,
+    data: &Found,
     fields: Option<&[bool]>,
     more: bool,
     bound_to: &str,

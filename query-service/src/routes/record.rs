@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{add_position, matches_etag};
 use crate::Service;
-use crate::freshness::{POSITION, Wanted};
+use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot, State, begin_bound};
@@ -82,7 +82,7 @@ impl Question for RecordById {
                 let found = row.try_get::<_, Option<Uuid>>(4)?.is_some();
                 Ok(Snapshot { state, data: found.then_some(row) })
             }
-            None => Ok(Snapshot { state: State { generation: None, position: 0, epoch: String::new() }, data: None }),
+            None => Err(ReadError::NoGeneration),
         }
     }
 }
@@ -97,16 +97,17 @@ pub(super) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     principal.require(Permission::ReadRecords)?;
-    let parameters = Parameters::parse(uri.query(), &["include_deleted", "fields"])?;
-    let include_deleted = parameters.flag("include_deleted")?;
-    let fields = parameters.fields(sort.columns)?;
-    let wanted = Wanted::parse(headers)?;
+    let mut parameters = Parameters::parse(uri.query(), &["include_deleted", "fields"])?;
+    let include_deleted = parameters.flag("include_deleted");
+    let fields = parameters.fields(sort.columns);
+    let wanted = Wanted::parse(headers, &mut parameters);
+    parameters.check()?;
     // What is no UUID is no record's id: the same answer as for one that nobody has.
     let id = Uuid::try_parse(id).map_err(|_| Problem::not_found())?;
     let question = RecordById { sort, tenant: principal.tenant_id, id };
     let snapshot = service.replicas.read(&question, &wanted).await?;
     respond(sort, &snapshot, include_deleted, fields.as_deref(), uri, headers).map_err(|failed| match failed {
-        Failed::Problem(problem) => problem.header(POSITION, HeaderValue::from(snapshot.state.position)),
+        Failed::Problem(problem) => snapshot.state.describe(problem),
         Failed::Row(error) => ReadError::from(error).into_problem(),
     })
 }
