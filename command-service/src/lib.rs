@@ -14,6 +14,7 @@ pub mod problems;
 pub mod relay;
 pub mod routes;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use service_kit::postgres::Database;
 use service_kit::shutdown::{self, Shutdown};
 use service_kit::telemetry;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use carry_out::Executors;
 use config::Config;
@@ -40,7 +42,8 @@ const RECEIPTS_INTERVAL: Duration = Duration::from_secs(60);
 /// Runs the service until it is told to end.
 ///
 /// # Errors
-/// What keeps it from starting: the database, its schema, the keys, the address.
+/// What keeps it from starting: the database, its schema, the keys, the address. And the end of a task that nobody asked for:
+/// whoever supervises the process can start it again, while one that refuses everything helps nobody.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init(&config.common.log, config.common.log_format)?;
     let shutdown = shutdown::on_signal()?;
@@ -51,7 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     keyring.verify(&client, true).await?;
     drop(client);
 
-    let (store, store_task) = Store::open(&database, keyring);
+    let (store, mut store_task) = Store::open(&database, keyring);
     let pool = database.pool(POOL_CONNECTIONS, POOL_WAIT)?;
     let executors = Executors::new(store.clone(), config.cache_mib << 20);
     let deadline = Duration::from_secs(config.command_deadline_seconds);
@@ -68,12 +71,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", config.common.listen))?;
     tracing::info!(address = %listener.local_addr()?, "the command service serves");
 
-    let receipts = tokio::spawn(remove_old_receipts(pool, shutdown.clone()));
-    let relay = relay::spawn(&config, store.appender().state(), shutdown.clone())?;
-    serve(router, listener, Limits::default(), shutdown).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(remove_old_receipts(pool, shutdown.clone()));
+    if let Some(relay) = relay::work(&config, store.appender().state(), shutdown.clone())? {
+        tasks.spawn(relay);
+    }
+    let mut serving = pin!(serve(router, listener, Limits::default(), shutdown.clone()));
+    loop {
+        tokio::select! {
+            served = &mut serving => break served?,
+            () = store_task.broken() => anyhow::bail!("appending or loading broke"),
+            Some(ended) = tasks.join_next() => {
+                ended.context("a task broke")?;
+                anyhow::ensure!(shutdown.is_requested(), "a task ended although nobody asked it to");
+            }
+        }
+    }
     store_task.finish().await;
-    for task in [Some(receipts), relay].into_iter().flatten() {
-        task.await.context("a task broke")?;
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task broke")?;
     }
     Ok(())
 }

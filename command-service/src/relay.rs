@@ -15,7 +15,6 @@ use event_store::feed::{Feed, FeedError};
 use service_kit::postgres::Database;
 use service_kit::shutdown::Shutdown;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use stream::EventStream;
@@ -53,15 +52,15 @@ enum RelayError {
     Incomplete(String),
 }
 
-/// Starts the relay if it is configured.
+/// What the relay does until the end is asked for; none if it is not configured.
 ///
 /// # Errors
 /// If the address of the database is none.
-pub fn spawn(
+pub fn work(
     config: &Config,
     news: watch::Receiver<LogState>,
     shutdown: Shutdown,
-) -> anyhow::Result<Option<JoinHandle<()>>> {
+) -> anyhow::Result<Option<impl Future<Output = ()> + Send + use<>>> {
     let (Some(database), Some(nats)) = (&config.relay_database_url, &config.nats_url) else {
         tracing::info!(
             "no relay in this process: PROSPECTUS_RELAY_DATABASE_URL and PROSPECTUS_NATS_URL are not both set"
@@ -74,12 +73,12 @@ pub fn spawn(
         refill_events: config.refill_events,
         news,
     };
-    Ok(Some(tokio::spawn(async move {
+    Ok(Some(async move {
         tokio::select! {
             () = shutdown.requested() => {}
             () = relay.run() => {}
         }
-    })))
+    }))
 }
 
 struct Relay {

@@ -239,7 +239,7 @@ impl Task {
                 }
             }
         }
-        tracing::error!(error = last_error, "records cannot be loaded");
+        tracing::debug!(error = last_error, "records cannot be loaded");
         for request in requests {
             let _ = request.reply.send(Err(last_error.clone()));
         }

@@ -98,8 +98,8 @@ impl Lane {
                         parts.push((second, Care::All));
                         parts.push((batch, Care::All));
                     } else if let Some(job) = batch.pop() {
-                        // The code and the constraint, not the detail, which may hold values.
-                        tracing::error!(%error, "the database refuses a command");
+                        // Whoever waits for the answer logs it, with the request.
+                        tracing::debug!(%error, "the database refuses a command");
                         job.answer(Err(Refused::Broken(error)));
                     }
                 }
