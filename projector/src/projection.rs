@@ -18,11 +18,11 @@ use quick_cache::sync::Cache;
 use service_kit::postgres::Database;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use crate::columns::{parameters, transpose};
-use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue};
+use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
 use crate::record::{ApplyError, Folded, Place, Shown, apply};
 use crate::rows::{self, COMPANIES, PROSPECTS};
 use crate::statements::Statements;
@@ -172,7 +172,7 @@ impl Projection {
             .iter()
             .map(|row| {
                 let after = row.get::<_, Option<Uuid>>(4).unwrap_or(rows::LEAST_ID);
-                ((row.get(0), row.get(1)), Entry { position: row.get(2), next_position: row.get(3), after })
+                ((row.get(0), row.get(1)), Entry { position: row.get(2), next_position: row.get(3), after, turn: 0 })
             })
             .collect();
         let head = self.feed.head().await?;
@@ -352,7 +352,7 @@ impl Projection {
             begun?;
             fenced.and(companies).and(prospects).and(removed).and(added)
         };
-        let plan = Plan::new(&change.changed, &self.queue, self.step);
+        let mut plan = Plan::new(&change.changed, &self.queue, step, fanout_rows_max);
         if plan.is_empty() {
             let nothing = Outcome::default();
             let (rows, committed) = join!(rows, self.commit(&nothing));
@@ -360,20 +360,26 @@ impl Projection {
             committed?;
             return Ok(nothing);
         }
-        let places: Vec<Place> = plan.entries.iter().map(|(place, _)| *place).collect();
-        let after: Vec<Uuid> = plan.entries.iter().map(|(_, entry)| entry.after).collect();
-        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = places.into_iter().unzip();
-        let (of_one, of_all) = (bound(COMPANY_ROWS_MAX + 1), bound(fanout_rows_max + 1));
-        let wanted: [&(dyn ToSql + Sync); 5] = [&tenants, &ids, &after, &of_one, &of_all];
-        let (rows, found) = join!(rows, self.client.query(&statements.fanout_targets, &wanted));
+        let (rows, found) = join!(rows, self.fanout_targets(&plan));
         rows?;
-        let found: Vec<(usize, Uuid)> = found?
-            .iter()
-            .map(|row| (usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1"), row.get(1)))
-            .collect();
-        let outcome = plan.outcome(&found, fanout_rows_max);
+        plan.take(&found?);
+        if plan.fill_up() {
+            let found = self.fanout_targets(&plan).await?;
+            plan.take(&found);
+        }
+        let outcome = plan.outcome();
         self.commit(&outcome).await?;
         Ok(outcome)
+    }
+
+    /// The rows that the plan wants to know, with the numbers of their companies in it.
+    async fn fanout_targets(&self, plan: &Plan) -> Result<Vec<(usize, Uuid)>, Error> {
+        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = plan.wanted().map(|turn| turn.place).unzip();
+        let after: Vec<Uuid> = plan.wanted().map(Turn::after).collect();
+        let rows_max: Vec<i64> = plan.wanted().map(|turn| bound(turn.look_for())).collect();
+        let found = self.client.query(&self.statements.fanout_targets, &[&tenants, &ids, &after, &rows_max]).await?;
+        let number = |row: &Row| usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1");
+        Ok(found.iter().map(|row| (number(row), row.get(1))).collect())
     }
 
     /// The second half of a step: what companies' changes reach, and the queue.
