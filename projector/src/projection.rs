@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cqrs_es::Aggregate as _;
 use domain::{Company, Prospect, Record};
@@ -16,12 +17,14 @@ use migrations::COMPANY_PROSPECT;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use service_kit::postgres::Database;
+use tokio::task::JoinSet;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use crate::columns::{parameters, transpose};
+use crate::connection::connect;
 use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
 use crate::record::{ApplyError, Folded, Place, Shown, apply};
 use crate::rows::{self, COMPANIES, PROSPECTS};
@@ -64,6 +67,9 @@ pub enum StepError {
         /// How the log differs.
         log: String,
     },
+    /// The server does not answer.
+    #[error("the database has not answered for {} s", .0.as_secs())]
+    NoAnswer(Duration),
     /// There is no live generation.
     #[error("no live generation of the projection is known: run `prospectus migrate`")]
     NoGeneration,
@@ -80,10 +86,6 @@ pub struct Stepped {
     pub queued: usize,
     /// Every event up to here is applied.
     pub position: i64,
-    /// Highest position of the log, as far as the step has seen.
-    pub head: i64,
-    /// When the last of these events was recorded.
-    pub recorded_at: Option<time::OffsetDateTime>,
 }
 
 impl Stepped {
@@ -97,6 +99,8 @@ impl Stepped {
 pub struct Projection {
     feed: Feed,
     client: Client,
+    /// Both connections, which end with this value.
+    _driven: JoinSet<()>,
     statements: Statements,
     keyring: Arc<Keyring>,
     generation: i32,
@@ -125,7 +129,8 @@ impl Projection {
     /// # Errors
     /// If the database is away, or the log is not the checkpoint's.
     pub async fn open(database: &Database, keyring: Arc<Keyring>) -> Result<Self, StepError> {
-        let client = database.client().await?;
+        let mut driven = JoinSet::new();
+        let client = connect(database, &mut driven).await?;
         const LIVE: &str = "-- projector::projection::open, live
             SELECT generation FROM read.live WHERE projection = $1";
         let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
@@ -137,8 +142,9 @@ impl Projection {
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
         let mut projection = Self {
-            feed: Feed::open(database).await?,
+            feed: Feed::over(connect(database, &mut driven).await?).await?,
             client,
+            _driven: driven,
             statements,
             keyring,
             generation,
@@ -206,7 +212,7 @@ impl Projection {
         let (mut events, epoch) = (events?, epoch?);
         if events.is_empty() && self.queue.is_empty() {
             let position = self.position;
-            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position, head: position, recorded_at: None });
+            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
         let change = match self.fold(&events).await {
@@ -231,16 +237,11 @@ impl Projection {
                 if self.step % STEPS_KEPT == 0 {
                     self.forget_steps().await?;
                 }
-                // A page that is not full ends at the head.
-                let full = bound(events.len()) == events_max;
-                let head = if full { self.feed.head().await?.position } else { position };
                 Ok(Stepped {
                     events: events.len(),
-                    head,
                     fanout_rows: outcome.rows.len(),
                     queued: self.queue.len(),
                     position,
-                    recorded_at: events.last().map(|event| event.recorded_at),
                 })
             }
             Err(error) if is_fenced(&error) => {

@@ -6,6 +6,7 @@ mod fanout;
 mod histories;
 mod interruptions;
 mod rows;
+mod service;
 mod stopping;
 mod support;
 mod verifying;

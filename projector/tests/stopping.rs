@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use event_store::feed::FeedError;
-use projector::live::Live;
+use projector::live::{Live, Patience};
 use projector::projection::{STEP_EVENTS_MAX, StepError};
 use serde_json::json;
 use service_kit::shutdown::Shutdown;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::support::{DEADLINE, Opened, go_on, keyring, refusal, step_to_the_end};
+use crate::support::{DEADLINE, Opened, eventually, go_on, keyring, refusal, step_to_the_end};
 
 /// Records before and after the position that is tampered with; gives that position, which is a company's second event.
 async fn history(opened: &Opened) -> (i64, Uuid) {
@@ -103,14 +103,12 @@ async fn the_live_projection_says_where_it_has_stopped_and_goes_on_by_itself() {
     opened.sql(&format!("UPDATE log.events SET event_type = 'CompanyVanished' WHERE position = {bad}")).await;
     let (trigger, shutdown) = Shutdown::new();
     // Nobody ever notifies: the log is polled.
-    let (live, mut trouble) = Live::new(opened.for_projector(), keyring(), Arc::new(Notify::new()));
+    let (live, state) = Live::new(opened.for_projector(), keyring(), Arc::new(Notify::new()), Patience::default());
     let running = tokio::spawn(live.run(shutdown));
     let place = format!("position {bad}");
-    let told = trouble.wait_for(|said| said.as_ref().is_some_and(|said| said.contains(&place)));
-    tokio::time::timeout(DEADLINE, told).await.expect("in time").expect("it runs");
+    eventually("it says where", async || state.check().err().filter(|said| said.contains(&place))).await;
     opened.sql(&format!("UPDATE log.events SET event_type = 'CompanyProfileUpdated' WHERE position = {bad}")).await;
-    let told = trouble.wait_for(Option::is_none);
-    tokio::time::timeout(DEADLINE, told).await.expect("in time").expect("it runs");
+    eventually("it goes on", async || state.check().ok()).await;
     trigger.request();
     tokio::time::timeout(DEADLINE, running).await.expect("in time").expect("it ends cleanly");
     go_on(&opened).await;
