@@ -4,8 +4,8 @@
 //! that the read tables are the fold of the log (I5). NATS only says that there is news: the events are read from the log, which is
 //! polled anyway.
 //!
-//! The way of an event: [`event_store::Feed`] → [`record::apply`] folds it → [`rows`] says what a row shows → [`projection`] writes
-//! it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`.
+//! The way of an event: [`event_store::Feed`] → [`memory`] has its record → [`record::apply`] folds it → [`rows`] says what a row
+//! shows → [`projection`] writes it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`.
 
 pub mod columns;
 pub mod config;
@@ -13,6 +13,7 @@ mod connection;
 mod fanout;
 mod lag;
 pub mod live;
+pub mod memory;
 pub mod projection;
 pub mod record;
 pub mod rows;

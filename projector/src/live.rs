@@ -133,11 +133,11 @@ impl Live {
     }
 
     async fn work(&self, shutdown: &Shutdown) -> Result<(), StepError> {
-        let mut projection = self.within(Projection::open(&self.database, Arc::clone(&self.keyring))).await?;
+        let mut projection = self.within(Box::pin(Projection::open(&self.database, Arc::clone(&self.keyring)))).await?;
         tracing::info!(position = projection.position(), "projecting");
         while !shutdown.is_requested() {
             let started = Instant::now();
-            let stepped = self.within(projection.step(STEP_EVENTS_MAX)).await;
+            let stepped = self.within(Box::pin(projection.step(STEP_EVENTS_MAX))).await;
             if matches!(stepped, Ok(_) | Err(StepError::Fenced)) {
                 self.condition.send_replace(Condition { trouble: None, looked_at: Instant::now() });
             }

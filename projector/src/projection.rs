@@ -1,21 +1,14 @@
 //! One projection at work: a step takes the events after the checkpoint, folds them, and writes rows and checkpoint in one
 //! transaction (decision 11).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cqrs_es::Aggregate as _;
-use domain::{Company, Prospect, Record};
-use event_store::StoredEvent;
 use event_store::epoch::Epoch;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
-use event_store::seal::PersonKeys;
 use futures_util::join;
 use migrations::COMPANY_PROSPECT;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use service_kit::postgres::Database;
 use tokio::task::JoinSet;
 use tokio_postgres::error::{DbError, SqlState};
@@ -26,7 +19,8 @@ use uuid::Uuid;
 use crate::columns::{parameters, transpose};
 use crate::connection::connect;
 use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
-use crate::record::{ApplyError, Folded, Place, Shown, apply};
+use crate::memory::{Change, Memory};
+use crate::record::ApplyError;
 use crate::rows::{self, COMPANIES, PROSPECTS};
 use crate::statements::Statements;
 
@@ -34,8 +28,6 @@ use crate::statements::Statements;
 pub const STEP_EVENTS_MAX: i64 = 5_000;
 /// Rows that a step's fan-out changes for each of its events, if that is more than one company's bound.
 const FANOUT_ROWS_PER_EVENT: usize = 4;
-/// Memory for records used lately, of each sort.
-const CACHE_BYTES: u64 = 24 << 20;
 /// Old steps are removed when there are so many; half stay.
 const STEPS_KEPT: i64 = 200;
 
@@ -49,8 +41,21 @@ pub enum StepError {
     #[error("the database: {}", service_kit::postgres::describe(.0))]
     Database(#[from] Error),
     /// A person's key cannot be had: not an erasure.
-    #[error(transparent)]
-    Key(#[from] KeyError),
+    #[error("event at position {position}: {source}")]
+    Key {
+        /// The first event of that person in the step.
+        position: i64,
+        /// Why.
+        source: KeyError,
+    },
+    /// An earlier event of a record cannot be applied.
+    #[error("event at position {position}, for what is before it: {source}")]
+    History {
+        /// The first event of that record in the step.
+        position: i64,
+        /// Why.
+        source: ApplyError,
+    },
     /// An event cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -73,6 +78,17 @@ pub enum StepError {
     /// There is no live generation.
     #[error("no live generation of the projection is known: run `prospectus migrate`")]
     NoGeneration,
+}
+
+impl StepError {
+    /// The event that cannot be applied, if it is for one that the step was not taken.
+    pub fn position(&self) -> Option<i64> {
+        match self {
+            Self::Apply(error) => Some(error.position()),
+            Self::Key { position, .. } | Self::History { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
 }
 
 /// What a step did.
@@ -101,26 +117,13 @@ pub struct Projection {
     client: Client,
     /// Both connections, which end with this value.
     _driven: JoinSet<()>,
+    memory: Memory,
     statements: Statements,
-    keyring: Arc<Keyring>,
     generation: i32,
     step: i64,
     position: i64,
     epoch: String,
     queue: Queue,
-    companies: Kept<Company>,
-    prospects: Kept<Prospect>,
-}
-
-type Kept<R> = Cache<Place, Arc<Folded<R>>, Weight>;
-
-#[derive(Clone)]
-struct Weight;
-
-impl<R: Record> Weighter<Place, Arc<Folded<R>>> for Weight {
-    fn weight(&self, _: &Place, kept: &Arc<Folded<R>>) -> u64 {
-        kept.state.weight_bytes() as u64 + 200
-    }
 }
 
 impl Projection {
@@ -141,19 +144,19 @@ impl Projection {
             SET idle_in_transaction_session_timeout = '5s'";
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
+        let feed = Feed::over(connect(database, &mut driven).await?).await?;
+        let memory = Memory::new(feed.client(), keyring).await?;
         let mut projection = Self {
-            feed: Feed::over(connect(database, &mut driven).await?).await?,
+            feed,
+            memory,
             client,
             _driven: driven,
             statements,
-            keyring,
             generation,
             step: 0,
             position: 0,
             epoch: String::new(),
             queue: Queue::new(),
-            companies: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
-            prospects: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
         };
         projection.read_place().await?;
         Ok(projection)
@@ -215,14 +218,17 @@ impl Projection {
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
-        let change = match self.fold(&events).await {
-            // What is before an event that cannot be applied is applied; the next step begins with that event, and tells of it.
-            Err(StepError::Apply(error)) if error.position() > self.position + 1 => {
-                events.retain(|event| event.position < error.position());
-                self.fold(&events).await?
+        let (change, taken) = loop {
+            match self.memory.fold(self.feed.client(), self.position, &events).await {
+                Ok(folded) => break folded,
+                Err(error) => match error.position().filter(|position| *position > self.position + 1) {
+                    // What is before it is applied; the next step begins with it, and tells of it.
+                    Some(position) => events.retain(|event| event.position < position),
+                    None => return Err(error),
+                },
             }
-            folded => folded?,
         };
+        events.truncate(taken);
         let position = events.last().map_or(self.position, |event| event.position);
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
         match self.write(&change, position, &epoch, fanout_rows_max).await {
@@ -232,8 +238,7 @@ impl Projection {
                     self.queue.remove(&place);
                 }
                 self.queue.extend(outcome.keep);
-                change.companies.into_iter().for_each(|(place, record)| self.companies.insert(place, Arc::new(record)));
-                change.prospects.into_iter().for_each(|(place, record)| self.prospects.insert(place, Arc::new(record)));
+                self.memory.keep(change);
                 if self.step % STEPS_KEPT == 0 {
                     self.forget_steps().await?;
                 }
@@ -251,72 +256,6 @@ impl Projection {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The records that the events touch, after them.
-    async fn fold(&self, events: &[StoredEvent]) -> Result<Change, StepError> {
-        let client = self.feed.client();
-        let mut change = Change::default();
-        let mut first: HashMap<Place, (&str, i64)> = HashMap::new();
-        for event in events {
-            first.entry((event.tenant_id, event.aggregate_id)).or_insert((&event.aggregate_type, event.sequence));
-        }
-        let mut missing = Vec::new();
-        for (place, (sort, sequence)) in first.iter().filter(|(_, (_, sequence))| *sequence > 1) {
-            let found = match *sort {
-                Company::TYPE => take(&self.companies, place, sequence - 1, &mut change.companies),
-                Prospect::TYPE => take(&self.prospects, place, sequence - 1, &mut change.prospects),
-                _ => true,
-            };
-            if !found {
-                missing.push(*place);
-            }
-        }
-        let history = self.history(&missing).await?;
-        let persons = history.iter().chain(events).filter(|event| event.aggregate_type == Prospect::TYPE);
-        let persons: HashSet<Place> = persons.map(|event| (event.tenant_id, event.aggregate_id)).collect();
-        let keys = PersonKeys::fetch(client, &self.keyring, persons).await?;
-        for event in &history {
-            change.apply(event, &keys)?;
-        }
-        // Where prospects were before this step: that company may need a row of its own now.
-        let before: Vec<Place> =
-            change.prospects.iter().filter_map(|(place, record)| Some((place.0, record.state.company_id?))).collect();
-        change.touched.extend(before);
-        for event in events {
-            change.apply(event, &keys)?;
-            let place = (event.tenant_id, event.aggregate_id);
-            if event.aggregate_type == Company::TYPE {
-                change.touched.insert(place);
-                // A new company has no rows yet that it could reach.
-                if first.get(&place).is_some_and(|(_, sequence)| *sequence > 1) {
-                    change.changed.entry(place).or_insert(event.position);
-                }
-            } else if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
-                change.touched.insert((event.tenant_id, company));
-            }
-        }
-        Ok(change)
-    }
-
-    /// The events of these records up to the checkpoint, in order.
-    async fn history(&self, places: &[Place]) -> Result<Vec<StoredEvent>, StepError> {
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        const SQL: &str = "-- projector::projection::history
-            SELECT e.position, e.tenant_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_id, e.event_type,
-                   e.event_version, e.payload, e.metadata, e.recorded_at
-            FROM unnest($1::uuid[], $2::uuid[]) AS n (tenant_id, aggregate_id)
-            CROSS JOIN LATERAL (
-                SELECT * FROM log.events AS e
-                WHERE e.tenant_id = n.tenant_id AND e.aggregate_id = n.aggregate_id AND e.position <= $3
-                ORDER BY e.sequence
-            ) AS e";
-        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = places.iter().copied().unzip();
-        let rows = self.feed.client().query(SQL, &[&tenants, &ids, &self.position]).await?;
-        let events: Result<Vec<StoredEvent>, Error> = rows.iter().map(StoredEvent::from_row).collect();
-        Ok(events?)
     }
 
     /// Writes a step in one transaction: one flush, or two if companies' changes have to reach rows.
@@ -420,38 +359,6 @@ impl Projection {
         let oldest = self.step - STEPS_KEPT / 2;
         self.client.execute(&self.statements.forget_steps, &[&COMPANY_PROSPECT, &self.generation, &oldest]).await?;
         Ok(())
-    }
-}
-
-/// What a step's events lead to.
-#[derive(Default)]
-struct Change {
-    companies: HashMap<Place, Folded<Company>>,
-    prospects: HashMap<Place, Folded<Prospect>>,
-    /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
-    touched: BTreeSet<Place>,
-    /// Companies that have rows which their change must reach, with the position of the first change.
-    changed: HashMap<Place, i64>,
-}
-
-impl Change {
-    fn apply(&mut self, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
-        match event.aggregate_type.as_str() {
-            Company::TYPE => apply(&mut self.companies, event, keys),
-            Prospect::TYPE => apply(&mut self.prospects, event, keys),
-            other => Err(ApplyError::Sort { position: event.position, aggregate_type: other.to_owned() }),
-        }
-    }
-}
-
-/// Takes a kept record into the step if it is at the wanted version.
-fn take<R: Shown>(kept: &Kept<R>, place: &Place, version: i64, into: &mut HashMap<Place, Folded<R>>) -> bool {
-    match kept.get(place).filter(|record| record.version == version) {
-        Some(record) => {
-            into.insert(*place, Folded::clone(&record));
-            true
-        }
-        None => false,
     }
 }
 

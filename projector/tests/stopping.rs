@@ -95,6 +95,52 @@ async fn a_person_without_a_key_stops_the_projection_and_is_not_blanked() {
     opened.assert_projected().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_key_holds_back_only_what_is_after_its_person() {
+    for tamper in ["wrapping_key_id = 'nobody'", "wrapped_key = decode('00', 'hex') || wrapped_key"] {
+        let opened = Opened::new().await;
+        let company = opened.company(json!({"name": "Before"})).await;
+        for number in 1..=5 {
+            opened.prospect(json!({"last_name": format!("Before {number}"), "company_id": company})).await;
+        }
+        let person = opened.prospect(json!({"last_name": "Damaged", "company_id": company})).await;
+        let bad = opened.head().await;
+        for number in 1..=5 {
+            opened.prospect(json!({"last_name": format!("After {number}"), "company_id": company})).await;
+        }
+        opened.sql("CREATE TABLE kept AS SELECT * FROM log.person_keys").await;
+        opened.sql(&format!("UPDATE log.person_keys SET {tamper} WHERE person_id = '{person}'")).await;
+        let mut projection = opened.projection().await;
+        assert_eq!(projection.step(STEP_EVENTS_MAX).await.expect("what is before it is applied").position, bad - 1);
+        let error = refusal(projection.step(STEP_EVENTS_MAX).await);
+        assert!(matches!(error, StepError::Key { position, .. } if position == bad), "{error:?}");
+        assert!(error.to_string().contains(&format!("position {bad}")), "{error}");
+        opened.sql(&format!("DELETE FROM log.person_keys WHERE person_id = '{person}'")).await;
+        opened.sql(&format!("INSERT INTO log.person_keys SELECT * FROM kept WHERE person_id = '{person}'")).await;
+        step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+        opened.assert_projected().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_history_cannot_be_read_holds_back_only_what_is_after_its_event() {
+    let opened = Opened::new().await;
+    let victim = opened.company(json!({"name": "Victim"})).await;
+    let other = opened.company(json!({"name": "Other"})).await;
+    go_on(&opened).await;
+    opened.rename(other, "Other again").await;
+    let bad = opened.rename(victim, "Changed").await;
+    opened.sql("UPDATE log.events SET event_type = 'CompanyVanished' WHERE position = 1").await;
+    // One that remembers nothing, and so folds the history.
+    let mut projection = opened.projection().await;
+    assert_eq!(projection.step(STEP_EVENTS_MAX).await.expect("what is before it is applied").position, bad - 1);
+    let error = refusal(projection.step(STEP_EVENTS_MAX).await).to_string();
+    assert!(error.contains(&format!("position {bad}")) && error.contains("position 1:"), "{error}");
+    opened.sql("UPDATE log.events SET event_type = 'CompanyRegistered' WHERE position = 1").await;
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+    opened.assert_projected().await;
+}
+
 /// The process that keeps the projection up to date says where it has stopped, and goes on by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_projection_says_where_it_has_stopped_and_goes_on_by_itself() {
