@@ -52,6 +52,15 @@ impl Connection {
         self.send(request.body(Full::new(body.into()))?, StatusCode::CREATED).await
     }
 
+    /// Sends a change of a record and gives the body of its answer.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn patch(&mut self, path: &str, body: String) -> anyhow::Result<Bytes> {
+        let request = self.request(Method::PATCH, path).header("content-type", "application/json");
+        self.send(request.body(Full::new(body.into()))?, StatusCode::OK).await
+    }
+
     /// Reads.
     ///
     /// # Errors
@@ -95,7 +104,7 @@ impl Connection {
     }
 }
 
-/// The id of the record that a command made, and the position that it got.
+/// The id of the record that a command made or changed, and the position that it got.
 ///
 /// # Errors
 /// If the answer is not that of a command.

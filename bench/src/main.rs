@@ -6,6 +6,7 @@
 mod append;
 mod client;
 mod clock;
+mod fanout;
 mod foreign;
 mod http;
 mod load;
@@ -55,6 +56,8 @@ enum Group {
     Http,
     /// From a command's answer to its row on the replica.
     Visible,
+    /// From a command's answer to its row on the replica while a change reaches 100,000 rows.
+    Fanout,
     /// Records over HTTP.
     Read,
     /// Appending while a foreign transaction keeps its snapshot.
@@ -88,6 +91,10 @@ async fn main() -> anyhow::Result<()> {
         if wanted(Group::Read) {
             read::round(&stack, length, &mut results).await?;
         }
+    }
+    // After the others, whose tables stay as small as they were.
+    if wanted(Group::Fanout) {
+        fanout::run(&stack, flags.rounds, &mut results).await?;
     }
     if wanted(Group::Foreign) {
         eprintln!("beside a foreign snapshot of {} s", flags.foreign_seconds);

@@ -28,6 +28,7 @@ const ASKED: &[(&str, Asked)] = &[
     ("append.foreign_end", Asked::AtLeast(0.9, "append.foreign_start")),
     ("latency.http_p50", Asked::AtMost(3.0, "limit.insert_p50")),
     ("visible.p99", Asked::Under(50.0)),
+    ("visible.fanout_p99", Asked::Under(1_000.0)),
     ("read.http", Asked::AtLeast(0.3, "limit.select")),
     ("memory.command_service", Asked::Under(150.0)),
     ("memory.projector", Asked::Under(150.0)),

@@ -1,16 +1,26 @@
 //! The log in order, from any position, on the primary or a replica. Positions are dense and in commit order, so the whole
 //! protocol is: next = last + 1.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use futures_util::TryStreamExt as _;
 use service_kit::postgres::Database;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use crate::epoch::Epoch;
 use crate::event::StoredEvent;
 
+/// Bytes of payloads and metadata that a page holds at most, if it has more than one event.
+pub const PAGE_BYTES_MAX: usize = 8 << 20;
+
 /// Reads the log over a connection of its own. The role must be one that sees all tenants.
 pub struct Feed {
     client: Client,
     page: Statement,
+    /// Rows that are asked for at most: what a page has no room for is sent all the same.
+    rows_max: AtomicI64,
 }
 
 /// Why the feed cannot go on.
@@ -54,18 +64,23 @@ impl Feed {
         // Prepared on an empty table the plan could be a scan; the index is always right.
         client.batch_execute("SET enable_seqscan = off; SET enable_sort = off").await?;
         let page = client.prepare(PAGE).await?;
-        Ok(Self { client, page })
+        Ok(Self { client, page, rows_max: AtomicI64::new(i64::MAX) })
     }
 
-    /// The events after a position, in order, at most `events_max` and none beyond a hole; none if there are none yet.
+    /// The events after a position, in order, at most `events_max` and, but for the first, [`PAGE_BYTES_MAX`]; none beyond a hole. Only
+    /// a page without any says that there are none yet.
     ///
     /// # Errors
     /// If the database is away, or the log has a hole right after the position.
     pub async fn after(&self, position: i64, events_max: i64) -> Result<Vec<StoredEvent>, FeedError> {
-        let rows = self.client.query(&self.page, &[&position, &events_max]).await?;
-        let mut events = Vec::with_capacity(rows.len());
-        for (row, expected) in rows.iter().zip(position + 1..) {
-            let event = StoredEvent::from_row(row)?;
+        let rows_max = self.rows_max.load(Ordering::Relaxed);
+        let parameters: [&(dyn ToSql + Sync); 2] = [&position, &rows_max.min(events_max)];
+        let mut rows = pin!(self.client.query_raw(&self.page, parameters).await?);
+        let mut events: Vec<StoredEvent> = Vec::new();
+        let mut bytes = 0;
+        for expected in position + 1.. {
+            let Some(row) = rows.try_next().await? else { break };
+            let event = StoredEvent::from_row(&row)?;
             if event.position != expected {
                 // What is before the hole is as good as ever; who asks for more hears of the hole.
                 if events.is_empty() {
@@ -73,8 +88,14 @@ impl Feed {
                 }
                 break;
             }
+            bytes += event.payload.len() + event.metadata.len();
+            if bytes > PAGE_BYTES_MAX && !events.is_empty() {
+                self.rows_max.store(expected - position - 1, Ordering::Relaxed);
+                return Ok(events);
+            }
             events.push(event);
         }
+        self.rows_max.store(rows_max.saturating_mul(2), Ordering::Relaxed);
         Ok(events)
     }
 

@@ -30,7 +30,8 @@ END
 $$;
 
 -- The planner of the append path must use the index for the highest position also when its plan was made on an empty
--- table (decision 2), and an appender that hangs or has gone away must not hold the log's lock, or wait for it (decision 3).
+-- table (decision 2), and an appender that hangs or has gone away must not hold the log's lock, or wait for it (decision 3). The
+-- projector must not wait for ever behind somebody else's lock; its largest statements (20,000 rows of a fan-out) take a few seconds.
 DO $$
 BEGIN
     EXECUTE format('REVOKE CREATE, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
@@ -39,6 +40,8 @@ BEGIN
     EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET lock_timeout = ''5s''', current_database());
     EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET client_connection_check_interval = ''2s''', current_database());
     EXECUTE format('ALTER ROLE prospectus_appender IN DATABASE %I SET enable_seqscan = off', current_database());
+    EXECUTE format('ALTER ROLE prospectus_projector IN DATABASE %I SET lock_timeout = ''10s''', current_database());
+    EXECUTE format('ALTER ROLE prospectus_projector IN DATABASE %I SET statement_timeout = ''60s''', current_database());
     EXECUTE format('ALTER ROLE prospectus_query IN DATABASE %I SET default_transaction_read_only = on', current_database());
     EXECUTE format('ALTER ROLE prospectus_query IN DATABASE %I SET statement_timeout = ''30s''', current_database());
 END

@@ -4,24 +4,30 @@
 //! that the read tables are the fold of the log (I5). NATS only says that there is news: the events are read from the log, which is
 //! polled anyway.
 //!
-//! The way of an event: [`event_store::Feed`] → [`record::apply`] folds it → [`rows`] says what a row shows → [`projection`] writes
-//! it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`.
+//! The way of an event: [`event_store::Feed`] → [`memory`] has its record → [`record::apply`] folds it → [`rows`] says what a row
+//! shows → [`projection`] writes it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`.
 
 pub mod columns;
 pub mod config;
+mod connection;
 mod fanout;
+mod lag;
 pub mod live;
+pub mod memory;
 pub mod projection;
 pub mod record;
 pub mod rows;
 mod statements;
 pub mod verify;
 
+use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
 use event_store::Keyring;
+use futures_util::join;
 use service_kit::health::Health;
 use service_kit::http::{Limits, observe, serve};
 use service_kit::postgres::Database;
@@ -33,7 +39,8 @@ use config::Config;
 /// Runs the projector until it is told to end.
 ///
 /// # Errors
-/// What keeps it from starting: the database, its schema, the keys, the address.
+/// What keeps it from starting: the database, its schema, the keys, the address. And an end of the projection that nobody asked for:
+/// whoever supervises the process can start it again, while one that only serves its health helps nobody.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init(&config.common.log, config.common.log_format)?;
     let shutdown = shutdown::on_signal()?;
@@ -45,17 +52,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     drop(client);
 
     let news = live::listen(config.nats_url.as_ref().map(|url| url.expose().to_owned()), shutdown.clone());
-    let (live, state) = live::Live::new(database, keyring, news);
-    let working = tokio::spawn(live.run(shutdown.clone()));
-    let health = Health::new().check("projection", move || {
-        let trouble = state.borrow().clone();
-        async move { trouble.map_or(Ok(()), Err) }
-    });
+    let (live, state) = live::Live::new(database.clone(), keyring, news, live::Patience::default());
+    let lag = lag::report(database, state.clone(), shutdown.clone());
+    let work = live.run(shutdown.clone());
+    let mut working = tokio::spawn(async { join!(work, lag) });
+    let health = Health::new().check("projection", move || ready(state.check()));
     let listener = TcpListener::bind(config.common.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.common.listen))?;
     tracing::info!(address = %listener.local_addr()?, "the projector serves its health and figures");
     let router: Router = health.router(metrics, shutdown.clone());
-    serve(observe(router, "projector"), listener, Limits::default(), shutdown).await?;
-    working.await.context("the projection broke")
+    let mut serving = pin!(serve(observe(router, "projector"), listener, Limits::default(), shutdown.clone()));
+    tokio::select! {
+        served = &mut serving => {
+            served?;
+            working.await.context("the projection broke")?;
+        }
+        ended = &mut working => {
+            ended.context("the projection broke")?;
+            anyhow::ensure!(shutdown.is_requested(), "the projection ended although nobody asked it to");
+            serving.await?;
+        }
+    }
+    Ok(())
 }

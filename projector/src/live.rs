@@ -1,13 +1,12 @@
 //! Keeping a projection up to date: woken by NATS, polling anyway, and starting over when something fails.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_store::Keyring;
 use futures_util::StreamExt as _;
 use service_kit::postgres::Database;
 use service_kit::shutdown::Shutdown;
-use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 
 use crate::projection::{Projection, STEP_EVENTS_MAX, StepError, Stepped};
@@ -50,23 +49,69 @@ async fn hear(url: String, news: Arc<Notify>) {
     }
 }
 
+/// How long a projection waits for what should not take long.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// After so long without the end of a look at the log the projection is not ready.
+    pub look: Duration,
+    /// After so long a step, or getting ready for the first, is given up and tried again on other connections. Only a server that
+    /// does not answer any more takes so long: what it answers is bounded by the role's `statement_timeout` and `lock_timeout`.
+    pub step: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { look: Duration::from_secs(10), step: Duration::from_secs(120) }
+    }
+}
+
+/// What is known of a projection at work, for whoever wants to know whether it does its job.
+#[derive(Debug, Clone)]
+pub struct State {
+    condition: watch::Receiver<Condition>,
+    look_max: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Condition {
+    trouble: Option<String>,
+    looked_at: Instant,
+}
+
+impl State {
+    /// Whether the projection does its job now.
+    ///
+    /// # Errors
+    /// In a sentence, what keeps it from that: what a step failed with, or that none has ended for a while.
+    pub fn check(&self) -> Result<(), String> {
+        let condition = self.condition.borrow();
+        if let Some(trouble) = &condition.trouble {
+            return Err(trouble.clone());
+        }
+        let since = condition.looked_at.elapsed();
+        if since > self.look_max {
+            return Err(format!("no look at the log has ended for {} s", since.as_secs()));
+        }
+        Ok(())
+    }
+}
+
 /// A projection at work.
 pub struct Live {
     database: Database,
     keyring: Arc<Keyring>,
     news: Arc<Notify>,
-    trouble: watch::Sender<Option<String>>,
+    patience: Patience,
+    condition: watch::Sender<Condition>,
 }
 
 impl Live {
-    /// What keeps the projection of `database` up to date, and where it says what keeps it from that.
-    pub fn new(
-        database: Database,
-        keyring: Arc<Keyring>,
-        news: Arc<Notify>,
-    ) -> (Self, watch::Receiver<Option<String>>) {
-        let (trouble, state) = watch::channel(Some("the projection has not started yet".to_owned()));
-        (Self { database, keyring, news, trouble }, state)
+    /// What keeps the projection of `database` up to date, and what others know of it.
+    pub fn new(database: Database, keyring: Arc<Keyring>, news: Arc<Notify>, patience: Patience) -> (Self, State) {
+        let trouble = Some("the projection has not started yet".to_owned());
+        let (sender, condition) = watch::channel(Condition { trouble, looked_at: Instant::now() });
+        let state = State { condition, look_max: patience.look };
+        (Self { database, keyring, news, patience, condition: sender }, state)
     }
 
     /// Runs until the end is requested; the step that is under way is finished.
@@ -75,12 +120,11 @@ impl Live {
             match self.work(&shutdown).await {
                 Ok(()) => return,
                 Err(error) => {
-                    metrics::gauge!("prospectus_projection_stuck").set(1.0);
                     let said = error.to_string();
                     // Once per reason: what cannot be applied now cannot be applied half a second later.
-                    if self.trouble.borrow().as_ref() != Some(&said) {
+                    if self.condition.borrow().trouble.as_ref() != Some(&said) {
                         tracing::error!(error = said, "the projection has stopped and tries again");
-                        self.trouble.send_replace(Some(said));
+                        self.condition.send_modify(|condition| condition.trouble = Some(said));
                     }
                     tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(RETRY_WAIT) => {} }
                 }
@@ -89,11 +133,15 @@ impl Live {
     }
 
     async fn work(&self, shutdown: &Shutdown) -> Result<(), StepError> {
-        let mut projection = Projection::open(&self.database, Arc::clone(&self.keyring)).await?;
+        let mut projection = self.within(Box::pin(Projection::open(&self.database, Arc::clone(&self.keyring)))).await?;
         tracing::info!(position = projection.position(), "projecting");
         while !shutdown.is_requested() {
-            let started = std::time::Instant::now();
-            let stepped = match projection.step(STEP_EVENTS_MAX).await {
+            let started = Instant::now();
+            let stepped = self.within(Box::pin(projection.step(STEP_EVENTS_MAX))).await;
+            if matches!(stepped, Ok(_) | Err(StepError::Fenced)) {
+                self.condition.send_replace(Condition { trouble: None, looked_at: Instant::now() });
+            }
+            let stepped = match stepped {
                 Ok(stepped) => stepped,
                 Err(StepError::Fenced) => {
                     tracing::info!(position = projection.position(), "another projector has taken a step");
@@ -102,10 +150,6 @@ impl Live {
                 }
                 Err(error) => return Err(error),
             };
-            if self.trouble.borrow().is_some() {
-                self.trouble.send_replace(None);
-                metrics::gauge!("prospectus_projection_stuck").set(0.0);
-            }
             figures(&stepped, started);
             if stepped.idle() {
                 tokio::select! {
@@ -117,15 +161,16 @@ impl Live {
         }
         Ok(())
     }
+
+    async fn within<T>(&self, step: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        let step_max = self.patience.step;
+        tokio::time::timeout(step_max, step).await.unwrap_or(Err(StepError::NoAnswer(step_max)))
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn figures(stepped: &Stepped, started: std::time::Instant) {
-    metrics::gauge!("prospectus_projection_position").set(stepped.position as f64);
-    metrics::gauge!("prospectus_projection_lag_events").set((stepped.head - stepped.position) as f64);
+fn figures(stepped: &Stepped, started: Instant) {
     metrics::gauge!("prospectus_projection_fanout_queued").set(stepped.queued as f64);
-    let lag = stepped.recorded_at.map_or(0.0, |recorded_at| (OffsetDateTime::now_utc() - recorded_at).as_seconds_f64());
-    metrics::gauge!("prospectus_projection_lag_seconds").set(lag.max(0.0));
     if !stepped.idle() {
         metrics::counter!("prospectus_projection_events_total").increment(stepped.events as u64);
         metrics::counter!("prospectus_projection_fanout_rows_total").increment(stepped.fanout_rows as u64);

@@ -1,29 +1,26 @@
 //! One projection at work: a step takes the events after the checkpoint, folds them, and writes rows and checkpoint in one
 //! transaction (decision 11).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use cqrs_es::Aggregate as _;
-use domain::{Company, Prospect, Record};
-use event_store::StoredEvent;
 use event_store::epoch::Epoch;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
-use event_store::seal::PersonKeys;
 use futures_util::join;
 use migrations::COMPANY_PROSPECT;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use service_kit::postgres::Database;
+use tokio::task::JoinSet;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use crate::columns::{parameters, transpose};
-use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue};
-use crate::record::{ApplyError, Folded, Place, Shown, apply};
+use crate::connection::connect;
+use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
+use crate::memory::{Change, Memory};
+use crate::record::ApplyError;
 use crate::rows::{self, COMPANIES, PROSPECTS};
 use crate::statements::Statements;
 
@@ -31,8 +28,6 @@ use crate::statements::Statements;
 pub const STEP_EVENTS_MAX: i64 = 5_000;
 /// Rows that a step's fan-out changes for each of its events, if that is more than one company's bound.
 const FANOUT_ROWS_PER_EVENT: usize = 4;
-/// Memory for records used lately, of each sort.
-const CACHE_BYTES: u64 = 24 << 20;
 /// Old steps are removed when there are so many; half stay.
 const STEPS_KEPT: i64 = 200;
 
@@ -46,8 +41,21 @@ pub enum StepError {
     #[error("the database: {}", service_kit::postgres::describe(.0))]
     Database(#[from] Error),
     /// A person's key cannot be had: not an erasure.
-    #[error(transparent)]
-    Key(#[from] KeyError),
+    #[error("event at position {position}: {source}")]
+    Key {
+        /// The first event of that person in the step.
+        position: i64,
+        /// Why.
+        source: KeyError,
+    },
+    /// An earlier event of a record cannot be applied.
+    #[error("event at position {position}, for what is before it: {source}")]
+    History {
+        /// The first event of that record in the step.
+        position: i64,
+        /// Why.
+        source: ApplyError,
+    },
     /// An event cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -64,9 +72,23 @@ pub enum StepError {
         /// How the log differs.
         log: String,
     },
+    /// The server does not answer.
+    #[error("the database has not answered for {} s", .0.as_secs())]
+    NoAnswer(Duration),
     /// There is no live generation.
     #[error("no live generation of the projection is known: run `prospectus migrate`")]
     NoGeneration,
+}
+
+impl StepError {
+    /// The event that cannot be applied, if it is for one that the step was not taken.
+    pub fn position(&self) -> Option<i64> {
+        match self {
+            Self::Apply(error) => Some(error.position()),
+            Self::Key { position, .. } | Self::History { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
 }
 
 /// What a step did.
@@ -80,10 +102,6 @@ pub struct Stepped {
     pub queued: usize,
     /// Every event up to here is applied.
     pub position: i64,
-    /// Highest position of the log, as far as the step has seen.
-    pub head: i64,
-    /// When the last of these events was recorded.
-    pub recorded_at: Option<time::OffsetDateTime>,
 }
 
 impl Stepped {
@@ -97,26 +115,15 @@ impl Stepped {
 pub struct Projection {
     feed: Feed,
     client: Client,
+    /// Both connections, which end with this value.
+    _driven: JoinSet<()>,
+    memory: Memory,
     statements: Statements,
-    keyring: Arc<Keyring>,
     generation: i32,
     step: i64,
     position: i64,
     epoch: String,
     queue: Queue,
-    companies: Kept<Company>,
-    prospects: Kept<Prospect>,
-}
-
-type Kept<R> = Cache<Place, Arc<Folded<R>>, Weight>;
-
-#[derive(Clone)]
-struct Weight;
-
-impl<R: Record> Weighter<Place, Arc<Folded<R>>> for Weight {
-    fn weight(&self, _: &Place, kept: &Arc<Folded<R>>) -> u64 {
-        kept.state.weight_bytes() as u64 + 200
-    }
 }
 
 impl Projection {
@@ -125,7 +132,8 @@ impl Projection {
     /// # Errors
     /// If the database is away, or the log is not the checkpoint's.
     pub async fn open(database: &Database, keyring: Arc<Keyring>) -> Result<Self, StepError> {
-        let client = database.client().await?;
+        let mut driven = JoinSet::new();
+        let client = connect(database, &mut driven).await?;
         const LIVE: &str = "-- projector::projection::open, live
             SELECT generation FROM read.live WHERE projection = $1";
         let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
@@ -136,18 +144,19 @@ impl Projection {
             SET idle_in_transaction_session_timeout = '5s'";
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
+        let feed = Feed::over(connect(database, &mut driven).await?).await?;
+        let memory = Memory::new(feed.client(), keyring).await?;
         let mut projection = Self {
-            feed: Feed::open(database).await?,
+            feed,
+            memory,
             client,
+            _driven: driven,
             statements,
-            keyring,
             generation,
             step: 0,
             position: 0,
             epoch: String::new(),
             queue: Queue::new(),
-            companies: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
-            prospects: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
         };
         projection.read_place().await?;
         Ok(projection)
@@ -172,7 +181,7 @@ impl Projection {
             .iter()
             .map(|row| {
                 let after = row.get::<_, Option<Uuid>>(4).unwrap_or(rows::LEAST_ID);
-                ((row.get(0), row.get(1)), Entry { position: row.get(2), next_position: row.get(3), after })
+                ((row.get(0), row.get(1)), Entry { position: row.get(2), next_position: row.get(3), after, turn: 0 })
             })
             .collect();
         let head = self.feed.head().await?;
@@ -206,17 +215,20 @@ impl Projection {
         let (mut events, epoch) = (events?, epoch?);
         if events.is_empty() && self.queue.is_empty() {
             let position = self.position;
-            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position, head: position, recorded_at: None });
+            return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
-        let change = match self.fold(&events).await {
-            // What is before an event that cannot be applied is applied; the next step begins with that event, and tells of it.
-            Err(StepError::Apply(error)) if error.position() > self.position + 1 => {
-                events.retain(|event| event.position < error.position());
-                self.fold(&events).await?
+        let (change, taken) = loop {
+            match self.memory.fold(self.feed.client(), self.position, &events).await {
+                Ok(folded) => break folded,
+                Err(error) => match error.position().filter(|position| *position > self.position + 1) {
+                    // What is before it is applied; the next step begins with it, and tells of it.
+                    Some(position) => events.retain(|event| event.position < position),
+                    None => return Err(error),
+                },
             }
-            folded => folded?,
         };
+        events.truncate(taken);
         let position = events.last().map_or(self.position, |event| event.position);
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
         match self.write(&change, position, &epoch, fanout_rows_max).await {
@@ -226,21 +238,15 @@ impl Projection {
                     self.queue.remove(&place);
                 }
                 self.queue.extend(outcome.keep);
-                change.companies.into_iter().for_each(|(place, record)| self.companies.insert(place, Arc::new(record)));
-                change.prospects.into_iter().for_each(|(place, record)| self.prospects.insert(place, Arc::new(record)));
+                self.memory.keep(change);
                 if self.step % STEPS_KEPT == 0 {
                     self.forget_steps().await?;
                 }
-                // A page that is not full ends at the head.
-                let full = bound(events.len()) == events_max;
-                let head = if full { self.feed.head().await?.position } else { position };
                 Ok(Stepped {
                     events: events.len(),
-                    head,
                     fanout_rows: outcome.rows.len(),
                     queued: self.queue.len(),
                     position,
-                    recorded_at: events.last().map(|event| event.recorded_at),
                 })
             }
             Err(error) if is_fenced(&error) => {
@@ -250,72 +256,6 @@ impl Projection {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The records that the events touch, after them.
-    async fn fold(&self, events: &[StoredEvent]) -> Result<Change, StepError> {
-        let client = self.feed.client();
-        let mut change = Change::default();
-        let mut first: HashMap<Place, (&str, i64)> = HashMap::new();
-        for event in events {
-            first.entry((event.tenant_id, event.aggregate_id)).or_insert((&event.aggregate_type, event.sequence));
-        }
-        let mut missing = Vec::new();
-        for (place, (sort, sequence)) in first.iter().filter(|(_, (_, sequence))| *sequence > 1) {
-            let found = match *sort {
-                Company::TYPE => take(&self.companies, place, sequence - 1, &mut change.companies),
-                Prospect::TYPE => take(&self.prospects, place, sequence - 1, &mut change.prospects),
-                _ => true,
-            };
-            if !found {
-                missing.push(*place);
-            }
-        }
-        let history = self.history(&missing).await?;
-        let persons = history.iter().chain(events).filter(|event| event.aggregate_type == Prospect::TYPE);
-        let persons: HashSet<Place> = persons.map(|event| (event.tenant_id, event.aggregate_id)).collect();
-        let keys = PersonKeys::fetch(client, &self.keyring, persons).await?;
-        for event in &history {
-            change.apply(event, &keys)?;
-        }
-        // Where prospects were before this step: that company may need a row of its own now.
-        let before: Vec<Place> =
-            change.prospects.iter().filter_map(|(place, record)| Some((place.0, record.state.company_id?))).collect();
-        change.touched.extend(before);
-        for event in events {
-            change.apply(event, &keys)?;
-            let place = (event.tenant_id, event.aggregate_id);
-            if event.aggregate_type == Company::TYPE {
-                change.touched.insert(place);
-                // A new company has no rows yet that it could reach.
-                if first.get(&place).is_some_and(|(_, sequence)| *sequence > 1) {
-                    change.changed.entry(place).or_insert(event.position);
-                }
-            } else if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
-                change.touched.insert((event.tenant_id, company));
-            }
-        }
-        Ok(change)
-    }
-
-    /// The events of these records up to the checkpoint, in order.
-    async fn history(&self, places: &[Place]) -> Result<Vec<StoredEvent>, StepError> {
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        const SQL: &str = "-- projector::projection::history
-            SELECT e.position, e.tenant_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_id, e.event_type,
-                   e.event_version, e.payload, e.metadata, e.recorded_at
-            FROM unnest($1::uuid[], $2::uuid[]) AS n (tenant_id, aggregate_id)
-            CROSS JOIN LATERAL (
-                SELECT * FROM log.events AS e
-                WHERE e.tenant_id = n.tenant_id AND e.aggregate_id = n.aggregate_id AND e.position <= $3
-                ORDER BY e.sequence
-            ) AS e";
-        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = places.iter().copied().unzip();
-        let rows = self.feed.client().query(SQL, &[&tenants, &ids, &self.position]).await?;
-        let events: Result<Vec<StoredEvent>, Error> = rows.iter().map(StoredEvent::from_row).collect();
-        Ok(events?)
     }
 
     /// Writes a step in one transaction: one flush, or two if companies' changes have to reach rows.
@@ -352,7 +292,7 @@ impl Projection {
             begun?;
             fenced.and(companies).and(prospects).and(removed).and(added)
         };
-        let plan = Plan::new(&change.changed, &self.queue, self.step);
+        let mut plan = Plan::new(&change.changed, &self.queue, step, fanout_rows_max);
         if plan.is_empty() {
             let nothing = Outcome::default();
             let (rows, committed) = join!(rows, self.commit(&nothing));
@@ -360,20 +300,26 @@ impl Projection {
             committed?;
             return Ok(nothing);
         }
-        let places: Vec<Place> = plan.entries.iter().map(|(place, _)| *place).collect();
-        let after: Vec<Uuid> = plan.entries.iter().map(|(_, entry)| entry.after).collect();
-        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = places.into_iter().unzip();
-        let (of_one, of_all) = (bound(COMPANY_ROWS_MAX + 1), bound(fanout_rows_max + 1));
-        let wanted: [&(dyn ToSql + Sync); 5] = [&tenants, &ids, &after, &of_one, &of_all];
-        let (rows, found) = join!(rows, self.client.query(&statements.fanout_targets, &wanted));
+        let (rows, found) = join!(rows, self.fanout_targets(&plan));
         rows?;
-        let found: Vec<(usize, Uuid)> = found?
-            .iter()
-            .map(|row| (usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1"), row.get(1)))
-            .collect();
-        let outcome = plan.outcome(&found, fanout_rows_max);
+        plan.take(&found?);
+        if plan.fill_up() {
+            let found = self.fanout_targets(&plan).await?;
+            plan.take(&found);
+        }
+        let outcome = plan.outcome();
         self.commit(&outcome).await?;
         Ok(outcome)
+    }
+
+    /// The rows that the plan wants to know, with the numbers of their companies in it.
+    async fn fanout_targets(&self, plan: &Plan) -> Result<Vec<(usize, Uuid)>, Error> {
+        let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = plan.wanted().map(|turn| turn.place).unzip();
+        let after: Vec<Uuid> = plan.wanted().map(Turn::after).collect();
+        let rows_max: Vec<i64> = plan.wanted().map(|turn| bound(turn.look_for())).collect();
+        let found = self.client.query(&self.statements.fanout_targets, &[&tenants, &ids, &after, &rows_max]).await?;
+        let number = |row: &Row| usize::try_from(row.get::<_, i64>(0)).expect("ordinalities count from 1");
+        Ok(found.iter().map(|row| (number(row), row.get(1))).collect())
     }
 
     /// The second half of a step: what companies' changes reach, and the queue.
@@ -413,38 +359,6 @@ impl Projection {
         let oldest = self.step - STEPS_KEPT / 2;
         self.client.execute(&self.statements.forget_steps, &[&COMPANY_PROSPECT, &self.generation, &oldest]).await?;
         Ok(())
-    }
-}
-
-/// What a step's events lead to.
-#[derive(Default)]
-struct Change {
-    companies: HashMap<Place, Folded<Company>>,
-    prospects: HashMap<Place, Folded<Prospect>>,
-    /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
-    touched: BTreeSet<Place>,
-    /// Companies that have rows which their change must reach, with the position of the first change.
-    changed: HashMap<Place, i64>,
-}
-
-impl Change {
-    fn apply(&mut self, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
-        match event.aggregate_type.as_str() {
-            Company::TYPE => apply(&mut self.companies, event, keys),
-            Prospect::TYPE => apply(&mut self.prospects, event, keys),
-            other => Err(ApplyError::Sort { position: event.position, aggregate_type: other.to_owned() }),
-        }
-    }
-}
-
-/// Takes a kept record into the step if it is at the wanted version.
-fn take<R: Shown>(kept: &Kept<R>, place: &Place, version: i64, into: &mut HashMap<Place, Folded<R>>) -> bool {
-    match kept.get(place).filter(|record| record.version == version) {
-        Some(record) => {
-            into.insert(*place, Folded::clone(&record));
-            true
-        }
-        None => false,
     }
 }
 

@@ -125,17 +125,17 @@ fn add_own_rows() -> String {
     )
 }
 
-/// $1 tenants, $2 companies, $3 the rows after which to go on, $4 most rows of one company, $5 most rows of all
+/// $1 tenants, $2 companies, $3 the rows after which to go on, $4 most rows of each
 const FANOUT_TARGETS: &str = "-- projector::statements::fanout_targets
     SELECT t.ordinality, p.row_id
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS t (tenant_id, company_id, after_row_id, ordinality)
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[])
+        WITH ORDINALITY AS t (tenant_id, company_id, after_row_id, rows_max, ordinality)
     CROSS JOIN LATERAL (
         SELECT p.row_id FROM {schema}.company_prospect AS p
         WHERE p.tenant_id = t.tenant_id AND p.assigned_company_id = t.company_id AND p.row_id > t.after_row_id
-        ORDER BY p.row_id LIMIT $4
+        ORDER BY p.row_id LIMIT t.rows_max
     ) AS p
-    ORDER BY t.ordinality, p.row_id
-    LIMIT $5";
+    ORDER BY t.ordinality, p.row_id";
 
 /// $1 tenants, $2 companies, $3 rows
 fn fanout() -> String {

@@ -12,9 +12,13 @@ const STEP_ROWS_MAX: usize = 2_000;
 
 /// Registers so many prospects of a company.
 async fn register_many(opened: &Opened, company: Uuid, count: usize) {
+    register_many_of(opened, TENANT, company, count).await;
+}
+
+async fn register_many_of(opened: &Opened, tenant: Uuid, company: Uuid, count: usize) {
     let command = register_prospect(json!({"last_name": "Many", "company_id": company}));
     let registered = stream::iter(0..count).map(|_| async {
-        opened.command_prospect(TENANT, Uuid::now_v7(), command.clone()).await.expect("a good prospect")
+        opened.command_prospect(tenant, Uuid::now_v7(), command.clone()).await.expect("a good prospect")
     });
     let registered = registered.buffer_unordered(1_000).count().await;
     assert_eq!(registered, count);
@@ -139,5 +143,38 @@ async fn the_complete_position_stays_below_the_first_of_several_changes() {
     assert!(complete < again, "{complete} is said to be complete, but rows show the name before {again}");
     step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
     assert_eq!(shown(&opened, company, "Name 5").await, MANY);
+    opened.assert_projected().await;
+}
+
+/// Decision 12 for the queue: a tenant that changes another big company in every step keeps nobody's queued change waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_changes_of_one_tenant_do_not_hold_up_what_another_has_queued() {
+    const MANY: usize = 2_100;
+    const STEPS: usize = 8;
+    let opened = Opened::new().await;
+    let waiting = Uuid::now_v7();
+    let registered = opened.command_company(OTHER_TENANT, waiting, register_company(json!({"name": "Waits 1"}))).await;
+    registered.expect("a good company");
+    register_many_of(&opened, OTHER_TENANT, waiting, 2 * MANY).await;
+    let mut restless = Vec::new();
+    for _ in 0..STEPS {
+        let company = opened.company(json!({"name": "Restless 1"})).await;
+        register_many(&opened, company, MANY).await;
+        restless.push(company);
+    }
+    let mut projection = opened.projection().await;
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+
+    let renamed = opened.rename_of(OTHER_TENANT, waiting, "Waits 2").await;
+    projection.step(STEP_EVENTS_MAX).await.expect("a step");
+    assert_eq!(opened.positions(OTHER_TENANT).await.1, renamed - 1, "it is queued");
+    for (number, company) in restless.into_iter().enumerate() {
+        opened.rename(company, "Restless 2").await;
+        let step = projection.step(STEP_EVENTS_MAX).await.expect("a step");
+        assert_eq!((step.events, step.fanout_rows), (1, STEP_ROWS_MAX), "step {number}");
+    }
+    assert_eq!(shown(&opened, waiting, "Waits 2").await, 2 * MANY);
+    assert_eq!(opened.positions(OTHER_TENANT).await.1, projection.position(), "its change is complete");
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
     opened.assert_projected().await;
 }

@@ -1,11 +1,13 @@
 //! The projection on a real PostgreSQL: what it promises about rows, checkpoint and queue, with companies of many prospects, with
 //! projectors that collide, pause and die, and with logs and tables that somebody has tampered with.
 
+mod bounds;
 mod collisions;
 mod fanout;
 mod histories;
 mod interruptions;
 mod rows;
+mod service;
 mod stopping;
 mod support;
 mod verifying;

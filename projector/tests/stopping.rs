@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use event_store::feed::FeedError;
-use projector::live::Live;
+use projector::live::{Live, Patience};
 use projector::projection::{STEP_EVENTS_MAX, StepError};
 use serde_json::json;
 use service_kit::shutdown::Shutdown;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::support::{DEADLINE, Opened, go_on, keyring, refusal, step_to_the_end};
+use crate::support::{DEADLINE, Opened, eventually, go_on, keyring, refusal, step_to_the_end};
 
 /// Records before and after the position that is tampered with; gives that position, which is a company's second event.
 async fn history(opened: &Opened) -> (i64, Uuid) {
@@ -95,6 +95,52 @@ async fn a_person_without_a_key_stops_the_projection_and_is_not_blanked() {
     opened.assert_projected().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_key_holds_back_only_what_is_after_its_person() {
+    for tamper in ["wrapping_key_id = 'nobody'", "wrapped_key = decode('00', 'hex') || wrapped_key"] {
+        let opened = Opened::new().await;
+        let company = opened.company(json!({"name": "Before"})).await;
+        for number in 1..=5 {
+            opened.prospect(json!({"last_name": format!("Before {number}"), "company_id": company})).await;
+        }
+        let person = opened.prospect(json!({"last_name": "Damaged", "company_id": company})).await;
+        let bad = opened.head().await;
+        for number in 1..=5 {
+            opened.prospect(json!({"last_name": format!("After {number}"), "company_id": company})).await;
+        }
+        opened.sql("CREATE TABLE kept AS SELECT * FROM log.person_keys").await;
+        opened.sql(&format!("UPDATE log.person_keys SET {tamper} WHERE person_id = '{person}'")).await;
+        let mut projection = opened.projection().await;
+        assert_eq!(projection.step(STEP_EVENTS_MAX).await.expect("what is before it is applied").position, bad - 1);
+        let error = refusal(projection.step(STEP_EVENTS_MAX).await);
+        assert!(matches!(error, StepError::Key { position, .. } if position == bad), "{error:?}");
+        assert!(error.to_string().contains(&format!("position {bad}")), "{error}");
+        opened.sql(&format!("DELETE FROM log.person_keys WHERE person_id = '{person}'")).await;
+        opened.sql(&format!("INSERT INTO log.person_keys SELECT * FROM kept WHERE person_id = '{person}'")).await;
+        step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+        opened.assert_projected().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_whose_history_cannot_be_read_holds_back_only_what_is_after_its_event() {
+    let opened = Opened::new().await;
+    let victim = opened.company(json!({"name": "Victim"})).await;
+    let other = opened.company(json!({"name": "Other"})).await;
+    go_on(&opened).await;
+    opened.rename(other, "Other again").await;
+    let bad = opened.rename(victim, "Changed").await;
+    opened.sql("UPDATE log.events SET event_type = 'CompanyVanished' WHERE position = 1").await;
+    // One that remembers nothing, and so folds the history.
+    let mut projection = opened.projection().await;
+    assert_eq!(projection.step(STEP_EVENTS_MAX).await.expect("what is before it is applied").position, bad - 1);
+    let error = refusal(projection.step(STEP_EVENTS_MAX).await).to_string();
+    assert!(error.contains(&format!("position {bad}")) && error.contains("position 1:"), "{error}");
+    opened.sql("UPDATE log.events SET event_type = 'CompanyRegistered' WHERE position = 1").await;
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+    opened.assert_projected().await;
+}
+
 /// The process that keeps the projection up to date says where it has stopped, and goes on by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_projection_says_where_it_has_stopped_and_goes_on_by_itself() {
@@ -103,14 +149,12 @@ async fn the_live_projection_says_where_it_has_stopped_and_goes_on_by_itself() {
     opened.sql(&format!("UPDATE log.events SET event_type = 'CompanyVanished' WHERE position = {bad}")).await;
     let (trigger, shutdown) = Shutdown::new();
     // Nobody ever notifies: the log is polled.
-    let (live, mut trouble) = Live::new(opened.for_projector(), keyring(), Arc::new(Notify::new()));
+    let (live, state) = Live::new(opened.for_projector(), keyring(), Arc::new(Notify::new()), Patience::default());
     let running = tokio::spawn(live.run(shutdown));
     let place = format!("position {bad}");
-    let told = trouble.wait_for(|said| said.as_ref().is_some_and(|said| said.contains(&place)));
-    tokio::time::timeout(DEADLINE, told).await.expect("in time").expect("it runs");
+    eventually("it says where", async || state.check().err().filter(|said| said.contains(&place))).await;
     opened.sql(&format!("UPDATE log.events SET event_type = 'CompanyProfileUpdated' WHERE position = {bad}")).await;
-    let told = trouble.wait_for(Option::is_none);
-    tokio::time::timeout(DEADLINE, told).await.expect("in time").expect("it runs");
+    eventually("it goes on", async || state.check().ok()).await;
     trigger.request();
     tokio::time::timeout(DEADLINE, running).await.expect("in time").expect("it ends cleanly");
     go_on(&opened).await;

@@ -24,7 +24,7 @@ pub const OTHER_TENANT: Uuid = Uuid::from_u128(0x07e5_7000);
 /// Nothing that a test waits for takes longer than this, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-const KEY_FILE: &str =
+pub const KEY_FILE: &str =
     "wrap one AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nindex AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n";
 
 pub struct Opened {
