@@ -122,6 +122,8 @@ pub struct Projection {
     generation: i32,
     step: i64,
     position: i64,
+    /// The position at which the statements' plans were made.
+    planned: i64,
     epoch: String,
     queue: Queue,
 }
@@ -138,9 +140,11 @@ impl Projection {
             SELECT generation FROM read.live WHERE projection = $1";
         let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
         let generation: i32 = live.get(0);
-        // Indexes are right for every statement of a step, also where a plan was made on empty tables.
+        // Indexes are right for every statement of a step, looked into for one row after the other, also where a plan was made on small
+        // tables; which of them, the plans of larger tables know (`plan_again`).
         // A projector that is paused within a step must not hold up another one for long.
-        const SETTINGS: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;
+        const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+            SET plan_cache_mode = force_generic_plan;
             SET idle_in_transaction_session_timeout = '5s'";
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
@@ -155,10 +159,12 @@ impl Projection {
             generation,
             step: 0,
             position: 0,
+            planned: 0,
             epoch: String::new(),
             queue: Queue::new(),
         };
         projection.read_place().await?;
+        projection.planned = projection.position;
         Ok(projection)
     }
 
@@ -239,6 +245,7 @@ impl Projection {
                 }
                 self.queue.extend(outcome.keep);
                 self.memory.keep(change);
+                self.plan_again().await?;
                 if self.step % STEPS_KEPT == 0 {
                     self.forget_steps().await?;
                 }
@@ -353,6 +360,16 @@ impl Projection {
         );
         fanned.and(unqueued).and(queued)?;
         committed
+    }
+
+    /// Has the statements planned again whenever the log has doubled: on empty tables every index looks as good as another, and a
+    /// plan of then would read all of a tenant's rows to find one company's.
+    async fn plan_again(&mut self) -> Result<(), Error> {
+        if self.position >= 2 * self.planned.max(1) {
+            self.client.batch_execute("DISCARD PLANS").await?;
+            self.planned = self.position;
+        }
+        Ok(())
     }
 
     async fn forget_steps(&self) -> Result<(), StepError> {

@@ -19,11 +19,12 @@ pub(crate) struct Statements {
     pub(crate) forget_steps: Statement,
 }
 
-/// Whether a company has a prospect that is not deleted.
-const HAS_PROSPECT: &str = "EXISTS (
-        SELECT FROM {schema}.company_prospect AS member
+/// Whether a company has a prospect that is not deleted. Not EXISTS: that may be planned as a hash of all rows, for a few companies.
+const HAS_PROSPECT: &str = "(
+        SELECT true FROM {schema}.company_prospect AS member
         WHERE member.tenant_id = t.tenant_id AND member.assigned_company_id = t.company_id
-          AND member.prospect_id IS NOT NULL AND member.prospect_deleted_at IS NULL)";
+          AND member.prospect_id IS NOT NULL AND member.prospect_deleted_at IS NULL
+        LIMIT 1) IS NOT NULL";
 
 impl Statements {
     /// Prepares everything for the tables in `schema`.
@@ -102,9 +103,10 @@ fn remove_own_rows() -> String {
         DELETE FROM {{schema}}.company_prospect AS p
         USING unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
         WHERE p.tenant_id = t.tenant_id AND p.row_id = t.company_id AND p.prospect_id IS NULL
-          AND ({HAS_PROSPECT} OR NOT EXISTS (
-              SELECT FROM {{schema}}.companies AS c
-              WHERE c.tenant_id = t.tenant_id AND c.company_id = t.company_id AND c.deleted_at IS NULL))"
+          AND ({HAS_PROSPECT} OR (
+              SELECT true FROM {{schema}}.companies AS c
+              WHERE c.tenant_id = t.tenant_id AND c.company_id = t.company_id AND c.deleted_at IS NULL
+          ) IS NULL)"
     )
 }
 
@@ -118,7 +120,7 @@ fn add_own_rows() -> String {
         SELECT c.tenant_id, c.company_id, c.position, c.company_id, c.created_at, c.updated_at, {shown}
         FROM unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
         JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
-        WHERE c.deleted_at IS NULL AND NOT {HAS_PROSPECT}
+        WHERE c.deleted_at IS NULL AND NOT ({HAS_PROSPECT})
         ON CONFLICT (tenant_id, row_id) DO NOTHING",
         denormalised = denormalised_names(),
         shown = shown.join(", "),
@@ -137,7 +139,8 @@ const FANOUT_TARGETS: &str = "-- projector::statements::fanout_targets
     ) AS p
     ORDER BY t.ordinality, p.row_id";
 
-/// $1 tenants, $2 companies, $3 rows
+/// $1 tenants, $2 companies, $3 rows. Each row is found by its key: an equality with the company could be planned as a look at all rows of
+/// the company for each of them, where nobody has counted the table yet.
 fn fanout() -> String {
     let set = DENORMALISED
         .iter()
@@ -148,7 +151,8 @@ fn fanout() -> String {
         SET {set}, position = greatest(p.position, c.position), updated_at = greatest(p.prospect_updated_at, c.updated_at)
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS t (tenant_id, company_id, row_id)
         JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
-        WHERE p.tenant_id = t.tenant_id AND p.row_id = t.row_id AND p.assigned_company_id = t.company_id",
+        WHERE p.tenant_id = t.tenant_id AND p.row_id = t.row_id
+          AND p.assigned_company_id IS NOT DISTINCT FROM t.company_id",
         set = set.collect::<Vec<_>>().join(", "),
     )
 }

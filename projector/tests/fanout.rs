@@ -5,7 +5,7 @@ use projector::projection::STEP_EVENTS_MAX;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{OTHER_TENANT, Opened, TENANT, register_company, register_prospect, step_to_the_end};
+use crate::support::{OTHER_TENANT, Opened, TENANT, eventually, register_company, register_prospect, step_to_the_end};
 
 /// What decision 12 says of a step, where it reads few events.
 const STEP_ROWS_MAX: usize = 2_000;
@@ -177,4 +177,41 @@ async fn new_changes_of_one_tenant_do_not_hold_up_what_another_has_queued() {
     assert_eq!(opened.positions(OTHER_TENANT).await.1, projection.position(), "its change is complete");
     step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
     opened.assert_projected().await;
+}
+
+/// A projector that has started on empty tables must not keep the plans of then: any index of the tenant would do for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_of_grown_tables_is_what_a_step_needs() {
+    const MANY: usize = 10_000;
+    const SMALL: usize = 40;
+    let opened = Opened::new().await;
+    // Nobody tells the planner what is in the tables.
+    opened.sql("ALTER TABLE read_1.company_prospect SET (autovacuum_enabled = off)").await;
+    let mut projection = opened.projection().await;
+    let big = opened.company(json!({"name": "Big"})).await;
+    opened.prospect(json!({"last_name": "First", "company_id": big})).await;
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+    register_many(&opened, big, MANY).await;
+    let mut small = Vec::new();
+    for _ in 0..SMALL {
+        let company = opened.company(json!({"name": "Small"})).await;
+        opened.prospect(json!({"last_name": "One", "company_id": company})).await;
+        small.push(company);
+    }
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+    for company in small {
+        opened.rename(company, "Small again").await;
+        step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+    }
+    opened.rename(big, "Big again").await;
+    step_to_the_end(&mut projection, STEP_EVENTS_MAX).await;
+    drop(projection);
+    // A backend's counts are there once it has ended.
+    const ENDED: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND usename = 'prospectus_projector'";
+    eventually("its backends end", async || (opened.number(ENDED).await == 0).then_some(())).await;
+    const READ: &str = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'company_prospect'";
+    let read = opened.number(READ).await;
+    // Each row of the big company was looked for and changed; all of them for each small company would be four times the limit.
+    assert!(read < 10 * i64::try_from(MANY).expect("a small number"), "{read} rows were read");
 }
