@@ -18,6 +18,9 @@ use tokio::time::{Instant, timeout};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
+/// The path that says whether the service can do its job now.
+pub(crate) const READINESS: &str = "/readyz";
+
 /// How long one check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is given again without asking, so that probes cannot load the database.
@@ -78,7 +81,7 @@ impl Health {
         let ready = Arc::new(Ready { checks: self.checks, shutdown, kept: Mutex::new(None) });
         Router::new()
             .route("/healthz", get(|| async { "alive\n" }))
-            .route("/readyz", get(answer).with_state(ready))
+            .route(READINESS, get(answer).with_state(ready))
             .route("/metrics", get(async move || prometheus(&metrics, &pools)))
     }
 }

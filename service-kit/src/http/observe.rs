@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::serve::Peer;
 use crate::auth::Principal;
+use crate::health::READINESS;
 use crate::problem::{Code, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -107,6 +108,8 @@ fn log(response: &Response, route: &str, method: &Method, seconds: f64) {
     let problem = response.extensions().get::<Problem>().map(|problem| problem.code().name());
     match status {
         ..400 => tracing::debug!(%method, route, status, seconds, tenant, "answered"),
+        // Whoever asks asks again and again; what is in the way logs itself, once.
+        503 if route == READINESS => tracing::debug!(status, seconds, "not ready"),
         400..500 => tracing::info!(%method, route, status, seconds, tenant, problem, "refused"),
         _ => tracing::warn!(%method, route, status, seconds, tenant, problem, "failed"),
     }
