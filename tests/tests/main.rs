@@ -8,6 +8,7 @@ mod nats;
 mod personal;
 mod races;
 mod real_data;
+mod receipts;
 mod relay;
 mod replicas;
 mod seeing;
