@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::{Company, CompanyCommand};
-use event_store::append::{Appender, Refused};
+use event_store::append::Refused;
 use event_store::load::LoadError;
 use event_store::receipt::NewReceipt;
 use event_store::{ExecuteError, Executor, Store};

@@ -58,10 +58,8 @@ async fn a_command_service_told_to_end_finishes_what_it_accepted() {
         accepted_count += 1;
     }
     // It ended by itself, in order: nothing was written that nobody was told of.
-    let untold: Vec<&String> = written
-        .keys()
-        .filter(|key| !results.iter().flatten().any(|(known, _)| known == *key))
-        .collect();
+    let untold: Vec<&String> =
+        written.keys().filter(|key| !results.iter().flatten().any(|(known, _)| known == *key)).collect();
     assert!(untold.is_empty(), "of {accepted_count}: written, but its client was not told: {untold:?}");
     let said = std::fs::read_to_string(test.stack.log(Part::CommandService(1))).expect("its log");
     assert!(!said.contains("panicked"), "{said}");

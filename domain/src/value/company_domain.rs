@@ -76,7 +76,7 @@ impl DomainOfHost {
         let domain = self.domain.as_str();
         if is_free_mail(domain) {
             DomainOwner::FreeMail
-        } else if disposable_emails::is_disposable_domain(domain) {
+        } else if disposable_emails::is_disposable_domain(domain) && !EXAMPLES.contains(&domain) {
             DomainOwner::Disposable
         } else if self.is_on_a_shared_host() {
             DomainOwner::SharedHost
@@ -109,6 +109,9 @@ fn is_free_mail(domain: &str) -> bool {
     let label = domain.split('.').next().unwrap_or_default();
     FREE_MAIL.binary_search(&domain).is_ok() || FREE_MAIL_EVERYWHERE.contains(&label)
 }
+
+/// Reserved for documents (RFC 2606), and on lists of throw-away hosts for that.
+const EXAMPLES: &[&str] = &["example.com", "example.net", "example.org"];
 
 /// First labels of mail hosts that have a domain in many countries.
 const FREE_MAIL_EVERYWHERE: &[&str] = &["aol", "gmx", "googlemail", "hotmail", "outlook", "yahoo", "ymail"];
