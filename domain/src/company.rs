@@ -3,12 +3,16 @@
 mod command;
 mod decide;
 mod event;
+mod merge;
 mod state;
 
 pub use command::{AddSocialMedia, CompanyCommand, RegisterCompany, UpdateCompany};
 pub use event::{CompanyDeleted, CompanyDomainChanged, CompanyEvent, CompanyProfileUpdated, CompanyRegistered};
 pub use event::{CompanyRestored, CompanySocialMediaRemoved};
+pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, merge, unmerge};
 pub use state::Company;
+
+use uuid::Uuid;
 
 use crate::field::{Field, JsonType, Schema};
 use crate::field_error::FieldErrors;
@@ -33,6 +37,15 @@ pub enum CompanyError {
     /// It is deleted: only restoring it is possible.
     #[error("the company is deleted")]
     Deleted,
+    /// It was merged into another: what is asked of it is asked of that one.
+    #[error("the company was merged into {into}")]
+    Merged {
+        /// The one that stands for both.
+        into: Uuid,
+    },
+    /// What was changed since the merge would be lost by undoing it.
+    #[error("changed since the merge: {}", .0.join(", "))]
+    ChangedSinceMerge(Vec<&'static str>),
     /// It has no such entry.
     #[error("the company has no such social media entry")]
     SocialMediaNotFound,

@@ -66,6 +66,21 @@ macro_rules! profile {
                 })+
             }
 
+            /// What another profile has where this one has nothing.
+            #[must_use]
+            pub fn blanks_filled_from(&self, other: &Self) -> $changes {
+                $changes { $($field: other.$field.clone().filter(|_| self.$field.is_none()).map(Some),)+ }
+            }
+
+            /// The names of the fields that do not hold what the changes made of them.
+            pub fn changed_since(&self, changes: &$changes) -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $(if changes.$field.as_ref().is_some_and(|value| *value != self.$field) {
+                    names.push(stringify!($field));
+                })+
+                names
+            }
+
             /// Bytes that it holds outside itself, roughly.
             pub fn heap_bytes(&self) -> usize {
                 0 $(+ self.$field.as_ref().map_or(0, crate::field::FieldValue::heap_bytes))+
@@ -76,6 +91,12 @@ macro_rules! profile {
             /// Whether nothing changes.
             pub fn is_empty(&self) -> bool {
                 true $(&& self.$field.is_none())+
+            }
+
+            /// Clears every field that these changes touch.
+            #[must_use]
+            pub fn cleared(&self) -> Self {
+                Self { $($field: self.$field.as_ref().map(|_| None),)+ }
             }
 
             /// The values that are set, as a new profile.

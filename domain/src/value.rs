@@ -2,6 +2,7 @@
 //! need not check it again. Reading one back from the log is trusted and never fails on what an older rule let in.
 
 pub mod attributes;
+pub mod company_domain;
 pub mod company_name;
 pub mod count;
 pub mod country;

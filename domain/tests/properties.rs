@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::company::{CompanyCommand, RegisterCompany, UpdateCompany};
+use domain::company::{CompanyCommand, RegisterCompany, UpdateCompany, merge as merge_companies, unmerge};
 use domain::prospect::{ProspectCommand, RegisterProspect, UpdateProspect};
 use domain::{ClaimKey, Company, Prospect, Record, RecordEvent, Status};
 use proptest::prelude::*;
@@ -151,6 +151,42 @@ proptest! {
                 ClaimKey::Plain(key) | ClaimKey::Personal(key) => (claim.kind, key),
             }).collect();
             prop_assert_eq!(found, claimed);
+        }
+    }
+
+    #[test]
+    fn a_merge_is_undone_exactly_or_says_what_was_changed(
+        ours in prop::collection::vec(request(company_patch()), 1..8),
+        theirs in prop::collection::vec(request(company_patch()), 1..8),
+        later in prop::collection::vec(request(company_patch()), 0..3),
+    ) {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let carried_out = |mut company: Company, requests: &[Request]| {
+            for command in requests.iter().filter_map(company_command) {
+                if let Ok(events) = company.decide(command, &context()) {
+                    company = evolved(&company, &events);
+                }
+            }
+            company
+        };
+        let (before_one, before_two) = (carried_out(Company::default(), &ours), carried_out(Company::default(), &theirs));
+        let Ok(both) = merge_companies((one, &before_one), (two, &before_two)) else { return Ok(()) };
+        let (merged_one, merged_two) = (evolved(&before_one, &both.primary), evolved(&before_two, &both.secondary));
+        let back = unmerge(&merged_one, (two, &merged_two)).unwrap();
+        prop_assert_eq!(&evolved(&merged_one, &back.primary), &before_one);
+        prop_assert_eq!(&evolved(&merged_two, &back.secondary), &before_two);
+        // Changed in between, either what was changed stays, or the undoing names it.
+        let changed = carried_out(merged_one.clone(), &later);
+        match unmerge(&changed, (two, &merged_two)) {
+            Ok(back) => {
+                let after = evolved(&changed, &back.primary);
+                prop_assert!(after.absorbed.is_empty());
+                prop_assert!(after.profile.name.is_some() || after.domain.is_some());
+                if changed == merged_one {
+                    prop_assert_eq!(after, before_one);
+                }
+            }
+            Err(_) => prop_assert!(changed != merged_one),
         }
     }
 

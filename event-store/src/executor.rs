@@ -104,15 +104,9 @@ impl<R: Record> Executor<R> {
         request: &Request,
         details: impl Fn(&[R::Event]) -> Map<String, Value>,
     ) -> Result<Answer, ExecuteError<R::Error>> {
-        let result = self.attempt(id, command, request, details).await;
-        match result {
-            // A command that was carried out before may be refused now; its receipt has the first answer.
-            Err(error @ (ExecuteError::Domain(_) | ExecuteError::Precondition(_))) if request.receipt.is_some() => {
-                match self.store.appender().receipt(empty_append(id, request)).await {
-                    Ok(answer) => Ok(answer),
-                    Err(Refused::NoReceipt) => Err(error),
-                    Err(refused) => Err(ExecuteError::Refused(refused)),
-                }
+        match self.attempt(id, command, request, details).await {
+            Err(error @ (ExecuteError::Domain(_) | ExecuteError::Precondition(_))) => {
+                self.first_answer(id, request, error).await
             }
             other => other,
         }
@@ -189,17 +183,99 @@ impl<R: Record> Executor<R> {
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 
+    /// Carries out what `decide` makes of two different records, both or neither (decision 6). The answer speaks of the first, with
+    /// the position of the last event.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`]; `if_match` counts for the first record.
+    pub async fn execute_both(
+        &self,
+        ids: [Uuid; 2],
+        request: &Request,
+        decide: impl Fn([&R; 2]) -> Result<[Vec<R::Event>; 2], R::Error>,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        match self.attempt_both(ids, request, decide).await {
+            Err(error @ (ExecuteError::Domain(_) | ExecuteError::Precondition(_))) => {
+                self.first_answer(ids[0], request, error).await
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt_both(
+        &self,
+        ids: [Uuid; 2],
+        request: &Request,
+        decide: impl Fn([&R; 2]) -> Result<[Vec<R::Event>; 2], R::Error>,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        let _turns = self.turns_of(ids, request.deadline).await.map_err(ExecuteError::Refused)?;
+        for _ in 0..ATTEMPTS {
+            // Always from the log: a merge is rare, and what it rests on must be so.
+            let (first, second) = tokio::join!(self.load(ids[0], request), self.load(ids[1], request));
+            let loaded = [first?, second?];
+            check_if_match(&loaded[0], request)?;
+            let events = decide([&loaded[0].state, &loaded[1].state]).map_err(ExecuteError::Domain)?;
+            let mut append = empty_append(ids[0], request);
+            append.answer.version =
+                loaded[0].version + i64::try_from(events[0].len()).expect("a command has few events");
+            append.answer.position = loaded[0].position;
+            append.answer.epoch = loaded[0].epoch.to_string();
+            for ((id, loaded), events) in ids.into_iter().zip(&loaded).zip(events) {
+                self.add_record(&mut append, id, loaded, events, request)?;
+            }
+            if append.streams.is_empty() && append.receipt.is_none() {
+                return Ok(append.answer);
+            }
+            let changed = !append.streams.is_empty();
+            let outcome = self.hand_in(append, request).await;
+            if changed {
+                for id in ids {
+                    self.kept.remove(&(request.tenant_id, id));
+                }
+            }
+            match outcome {
+                Err(Refused::Conflict) => metrics::counter!("prospectus_command_conflicts_total").increment(1),
+                Err(refused) => return Err(ExecuteError::Refused(refused)),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        Err(ExecuteError::Refused(Refused::Overloaded))
+    }
+
+    /// A command that was carried out before may be refused now; its receipt has the first answer.
+    async fn first_answer(
+        &self,
+        id: Uuid,
+        request: &Request,
+        error: ExecuteError<R::Error>,
+    ) -> Result<Answer, ExecuteError<R::Error>> {
+        if request.receipt.is_none() {
+            return Err(error);
+        }
+        match self.store.appender().receipt(empty_append(id, request)).await {
+            Ok(answer) => Ok(answer),
+            Err(Refused::NoReceipt) => Err(error),
+            Err(refused) => Err(ExecuteError::Refused(refused)),
+        }
+    }
+
     async fn load(&self, id: Uuid, request: &Request) -> Result<Loaded<R>, LoadError> {
         let load = self.store.loader().load::<R>(request.tenant_id, id);
         let late = |_| Err(LoadError::Unavailable("no answer in time".to_owned()));
         tokio::time::timeout_at(request.deadline.into(), load).await.unwrap_or_else(late)
     }
 
+    /// Waits for the turn of a command on both records: in the order of their locks, so that two commands never wait for each other.
+    async fn turns_of(&self, ids: [Uuid; 2], deadline: Instant) -> Result<[Option<MutexGuard<'_, ()>>; 2], Refused> {
+        let (low, high) = if turn_of(ids[0]) <= turn_of(ids[1]) { (ids[0], ids[1]) } else { (ids[1], ids[0]) };
+        let first = self.turn(low, deadline).await?;
+        let second = if turn_of(low) == turn_of(high) { None } else { Some(self.turn(high, deadline).await?) };
+        Ok([Some(first), second])
+    }
+
     /// Waits for the turn of a command on this record, at most until its deadline.
     async fn turn(&self, id: Uuid, deadline: Instant) -> Result<MutexGuard<'_, ()>, Refused> {
-        // The last bits of a UUID v7 are random.
-        let number = usize::try_from(id.as_u128() % TURNS as u128).expect("less than TURNS");
-        let turn = &self.turns[number];
+        let turn = &self.turns[turn_of(id)];
         if let Ok(free) = turn.try_lock() {
             return Ok(free);
         }
@@ -209,9 +285,7 @@ impl<R: Record> Executor<R> {
     async fn append(&self, place: (Uuid, Uuid), decided: Decided<R>, request: &Request) -> Result<Answer, Refused> {
         let Decided { append, state, key } = decided;
         let written = !append.streams.is_empty();
-        let appender = self.store.appender();
-        let answer =
-            if request.patient { appender.append_patiently(append).await } else { appender.append(append).await }?;
+        let answer = self.hand_in(append, request).await?;
         // A receipt's answer speaks of the record as it was then.
         if written && answer.id == place.1 {
             let (version, position) = (answer.version, answer.position);
@@ -219,6 +293,11 @@ impl<R: Record> Executor<R> {
             self.kept.insert(place, Arc::new(loaded));
         }
         Ok(answer)
+    }
+
+    async fn hand_in(&self, append: Append, request: &Request) -> Result<Answer, Refused> {
+        let appender = self.store.appender();
+        if request.patient { appender.append_patiently(append).await } else { appender.append(append).await }
     }
 
     fn decide(
@@ -230,12 +309,7 @@ impl<R: Record> Executor<R> {
         context: &Context,
         details: &impl Fn(&[R::Event]) -> Map<String, Value>,
     ) -> Result<Decided<R>, ExecuteError<R::Error>> {
-        if let Some(wanted) = request.if_match
-            && loaded.version > 0
-            && wanted != loaded.version
-        {
-            return Err(ExecuteError::Precondition(loaded.version));
-        }
+        check_if_match(loaded, request)?;
         let events = loaded.state.decide(command, context).map_err(ExecuteError::Domain)?;
         let details = details(&events);
         self.prepare(id, loaded, events, details, request)
@@ -253,12 +327,12 @@ impl<R: Record> Executor<R> {
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 
-    /// Claims, matches, keys and sealed events of what was decided.
+    /// The append of what was decided for one record.
     fn prepare(
         &self,
         id: Uuid,
         loaded: &Loaded<R>,
-        mut events: Vec<R::Event>,
+        events: Vec<R::Event>,
         details: Map<String, Value>,
         request: &Request,
     ) -> Result<Decided<R>, ExecuteError<R::Error>> {
@@ -267,8 +341,21 @@ impl<R: Record> Executor<R> {
         append.answer.position = loaded.position;
         append.answer.epoch = loaded.epoch.to_string();
         append.answer.details = details;
+        let (state, key) = self.add_record(&mut append, id, loaded, events, request)?;
+        Ok(Decided { append, state, key })
+    }
+
+    /// Adds to an append the claims, matches, keys and sealed events of what was decided for one record. Gives what becomes of it.
+    fn add_record(
+        &self,
+        append: &mut Append,
+        id: Uuid,
+        loaded: &Loaded<R>,
+        mut events: Vec<R::Event>,
+        request: &Request,
+    ) -> Result<(R, Option<PersonKeyHeld>), KeyError> {
         if events.is_empty() {
-            return Ok(Decided { append, state: loaded.state.clone(), key: loaded.key.clone() });
+            return Ok((loaded.state.clone(), loaded.key.clone()));
         }
         let mut state = loaded.state.clone();
         for event in &events {
@@ -281,11 +368,11 @@ impl<R: Record> Executor<R> {
             aggregate_id: id,
         };
         let (before, after) = (loaded.state.claims(id), state.claims(id));
-        append.take = only_in(&after, &before).map(|claim| value(claim.kind, &claim.key)).collect();
-        append.release = only_in(&before, &after).map(|claim| value(claim.kind, &claim.key)).collect();
+        append.take.extend(only_in(&after, &before).map(|claim| value(claim.kind, &claim.key)));
+        append.release.extend(only_in(&before, &after).map(|claim| value(claim.kind, &claim.key)));
         let (before, after) = (loaded.state.matches(id), state.matches(id));
-        append.match_add = only_in(&after, &before).map(|found| value(found.kind, &found.key)).collect();
-        append.match_remove = only_in(&before, &after).map(|found| value(found.kind, &found.key)).collect();
+        append.match_add.extend(only_in(&after, &before).map(|found| value(found.kind, &found.key)));
+        append.match_remove.extend(only_in(&before, &after).map(|found| value(found.kind, &found.key)));
         for claim in events.iter().filter_map(RecordEvent::requires) {
             let mut required = value(claim.kind, &claim.key);
             if claim.kind == claim::LIVE {
@@ -319,7 +406,9 @@ impl<R: Record> Executor<R> {
             });
         }
         append.metadata = serde_json::to_string(&request.metadata).expect("metadata is a flat struct of strings");
-        append.epoch = (loaded.version > 0).then(|| Arc::clone(&loaded.epoch));
+        if loaded.version > 0 {
+            append.epoch = Some(Arc::clone(&loaded.epoch));
+        }
         append.streams.push(StreamAppend {
             aggregate_type: R::TYPE,
             aggregate_id: id,
@@ -327,7 +416,7 @@ impl<R: Record> Executor<R> {
             events: new_events,
             new_key,
         });
-        Ok(Decided { append, state, key })
+        Ok((state, key))
     }
 
     /// Records kept in memory, and the bytes that they are reckoned to take.
@@ -338,6 +427,21 @@ impl<R: Record> Executor<R> {
     /// Forgets everything that is kept.
     pub fn forget_all(&self) {
         self.kept.clear();
+    }
+}
+
+/// Which lock the commands on a record share.
+fn turn_of(id: Uuid) -> usize {
+    // The last bits of a UUID v7 are random.
+    usize::try_from(id.as_u128() % TURNS as u128).expect("less than TURNS")
+}
+
+fn check_if_match<R, E: std::error::Error>(loaded: &Loaded<R>, request: &Request) -> Result<(), ExecuteError<E>> {
+    match request.if_match {
+        Some(wanted) if loaded.version > 0 && wanted != loaded.version => {
+            Err(ExecuteError::Precondition(loaded.version))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Answer {
     pub id: Uuid,
     /// Its version after the change.
     pub version: i64,
-    /// Position of its last event.
+    /// Position of the command's last event.
     pub position: i64,
     /// Name of the log's epoch.
     pub epoch: String,

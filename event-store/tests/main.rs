@@ -4,6 +4,7 @@ mod appending;
 mod claims;
 mod cqrs;
 mod lost_answers;
+mod merging;
 mod receipts;
 mod rooms;
 mod support;

@@ -199,7 +199,7 @@ impl Request {
 fn domain_or_null(value: Value) -> Result<Option<DomainOfHost>, Invalid> {
     match value {
         Value::Null => Ok(None),
-        Value::String(input) => DomainOfHost::parse(&input).map(Some),
+        Value::String(input) => DomainOfHost::of_company(&input).map(Some),
         _ => Err(Invalid::wrong_type("a string")),
     }
 }
@@ -221,7 +221,7 @@ fn domains(value: Value, errors: &mut FieldErrors) -> BTreeSet<Domain> {
     let mut domains = BTreeSet::new();
     for (index, entry) in entries.into_iter().enumerate() {
         let domain = match &entry {
-            Value::String(input) => Domain::parse(input),
+            Value::String(input) => DomainOfHost::of_company(input).map(|found| found.domain),
             _ => Err(Invalid::wrong_type("a string")),
         };
         match domain {

@@ -12,7 +12,7 @@ use crate::status::Status;
 use crate::value::{AttributeChanges, Attributes, Country, Currency, DomainOfHost, SetChanges, SocialMedia};
 
 /// The attribute that keeps the host of which only the registrable domain became the company's domain.
-const DOMAIN_HOST: &str = "domain_host";
+pub(super) const DOMAIN_HOST: &str = "domain_host";
 
 pub(super) fn decide(
     company: &Company,
@@ -25,6 +25,7 @@ pub(super) fn decide(
         (Status::Unregistered, _) => Err(CompanyError::NotFound),
         (Status::Deleted, CompanyCommand::Restore) => Ok(vec![CompanyRestored {}.into()]),
         (Status::Deleted, _) => Err(CompanyError::Deleted),
+        (Status::Merged { into }, _) => Err(CompanyError::Merged { into }),
         (Status::Live, CompanyCommand::Restore) => Ok(Vec::new()),
         (Status::Live, CompanyCommand::Delete) => Ok(vec![CompanyDeleted {}.into()]),
         (Status::Live, CompanyCommand::Update(update)) => update_events(company, update),
@@ -65,6 +66,11 @@ fn registered(register: RegisterCompany, context: &Context) -> Result<CompanyReg
     check(&profile, domain.is_some(), &UpdateCompany::default()).map_err(CompanyError::Fields)?;
     let external_refs = register.external_refs;
     Ok(CompanyRegistered { profile, domain, additional_domains, external_refs, social_media, attributes })
+}
+
+/// The company's size band holds and it has a name or a domain.
+pub(super) fn stands(profile: &CompanyProfile, has_domain: bool) -> bool {
+    check(profile, has_domain, &UpdateCompany::default()).is_ok()
 }
 
 fn update_events(company: &Company, mut update: UpdateCompany) -> Result<Vec<CompanyEvent>, CompanyError> {
@@ -125,7 +131,7 @@ fn add_social_media(
     add: AddSocialMedia,
     context: &Context,
 ) -> Result<Vec<CompanyEvent>, CompanyError> {
-    if company.social_media.iter().any(|entry| add.entry.is_same_as(&entry.platform, &entry.url)) {
+    if company.social_media.iter().any(|entry| entry.is_at(&add.entry.platform, &add.entry.url)) {
         return Ok(Vec::new());
     }
     if company.social_media.len() >= SocialMedia::MANY_MAX {
@@ -150,7 +156,7 @@ fn complete(profile: &CompanyProfile, changes: &mut CompanyChanges) {
 /// Keeps the original host as an attribute, unless there is a value already.
 fn keep_host(found: &DomainOfHost, attributes: &mut Attributes) {
     if found.is_sub_domain() {
-        attributes.insert_if_room(DOMAIN_HOST, found.host.clone());
+        attributes.insert_if_room(DOMAIN_HOST, found.host.clone().into());
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged};
 use super::{CompanyChanges, CompanyProfile};
 use crate::claim::Claim;
 use crate::events::events;
@@ -12,7 +13,7 @@ use crate::personal::PersonalMember;
 use crate::value::{AttributeChanges, Attributes, Domain, ExternalRef, SetChanges, SocialMedia};
 
 events! {
-    /// An event of a company. Merging and unmerging will come as events of their own.
+    /// An event of a company.
     pub enum CompanyEvent {
         /// It came into being.
         CompanyRegistered(CompanyRegistered) = 1,
@@ -34,6 +35,14 @@ events! {
         CompanyDeleted(CompanyDeleted) = 1,
         /// Its deletion was undone.
         CompanyRestored(CompanyRestored) = 1,
+        /// Another company was merged into it.
+        CompanyAbsorbed(CompanyAbsorbed) = 1,
+        /// It was merged into another company.
+        CompanyMerged(CompanyMerged) = 1,
+        /// Another company was taken out of it again.
+        CompanySeparated(CompanySeparated) = 1,
+        /// Its merge into another company was undone.
+        CompanyUnmerged(CompanyUnmerged) = 1,
     }
 }
 

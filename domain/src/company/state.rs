@@ -7,6 +7,7 @@ use cqrs_es::event_sink::EventSink;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::merge::CompanyAbsorbed;
 use super::{CompanyCommand, CompanyError, CompanyEvent, CompanyProfile};
 use crate::claim::{Claim, ClaimKey, LIVE, Match};
 use crate::record::{Context, Record};
@@ -30,6 +31,8 @@ pub struct Company {
     pub social_media: Vec<SocialMedia>,
     /// What has no field of its own.
     pub attributes: Attributes,
+    /// What it got from each company that is merged into it, oldest first.
+    pub absorbed: Vec<CompanyAbsorbed>,
 }
 
 impl Company {
@@ -84,6 +87,7 @@ impl Record for Company {
                     external_refs: registered.external_refs.clone(),
                     social_media: registered.social_media.clone(),
                     attributes: registered.attributes.clone(),
+                    absorbed: Vec::new(),
                 };
             }
             CompanyEvent::CompanyProfileUpdated(updated) => self.profile.apply(&updated.changes),
@@ -101,7 +105,10 @@ impl Record for Company {
                 self.social_media.retain(|entry| entry.social_media_id != removed.social_media_id);
             }
             CompanyEvent::CompanyDeleted(_) => self.status = Status::Deleted,
-            CompanyEvent::CompanyRestored(_) => self.status = Status::Live,
+            CompanyEvent::CompanyRestored(_) | CompanyEvent::CompanyUnmerged(_) => self.status = Status::Live,
+            CompanyEvent::CompanyMerged(merged) => self.status = Status::Merged { into: merged.into },
+            CompanyEvent::CompanyAbsorbed(absorbed) => absorbed.add_to(self),
+            CompanyEvent::CompanySeparated(separated) => separated.apply_to(self),
         }
     }
 
@@ -139,5 +146,6 @@ impl Record for Company {
                 .sum::<usize>()
             + self.social_media.iter().map(|entry| size_of::<SocialMedia>() + entry.heap_bytes()).sum::<usize>()
             + self.attributes.heap_bytes()
+            + self.absorbed.iter().map(CompanyAbsorbed::heap_bytes).sum::<usize>()
     }
 }

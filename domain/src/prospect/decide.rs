@@ -16,7 +16,8 @@ pub(super) fn decide(prospect: &Prospect, command: ProspectCommand) -> Result<Ve
     match (prospect.status, command) {
         (Status::Unregistered, ProspectCommand::Register(register)) => Ok(vec![registered(register)?.into()]),
         (_, ProspectCommand::Register(_)) => Err(ProspectError::AlreadyRegistered),
-        (Status::Unregistered, _) => Err(ProspectError::NotFound),
+        // No event of a prospect merges it.
+        (Status::Unregistered | Status::Merged { .. }, _) => Err(ProspectError::NotFound),
         (Status::Deleted, ProspectCommand::Restore) => Ok(vec![ProspectRestored {}.into()]),
         (Status::Deleted, _) => Err(ProspectError::Deleted),
         (Status::Live, ProspectCommand::Restore) => Ok(Vec::new()),

@@ -75,15 +75,17 @@ impl Attributes {
         Ok(patched)
     }
 
-    /// Adds a value if the key is free and there is room.
-    pub(crate) fn insert_if_room(&mut self, key: &str, value: String) {
+    /// Adds a value if the key is free and there is room; whether it did.
+    pub(crate) fn insert_if_room(&mut self, key: &str, value: Value) -> bool {
         if self.0.contains_key(key) {
-            return;
+            return false;
         }
-        self.0.insert(key.to_owned(), Value::String(value));
-        if self.check_size().is_err() {
+        self.0.insert(key.to_owned(), value);
+        let fits = self.check_size().is_ok();
+        if !fits {
             self.0.remove(key);
         }
+        fits
     }
 
     /// Takes a value away.

@@ -28,6 +28,19 @@ pub struct DomainOfHost {
     pub domain: Domain,
     /// The host as it was given, lower case, in ASCII.
     pub host: String,
+    /// What the host stood in.
+    pub(super) form: Form,
+}
+
+/// What a host stood in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// After the `@` of an e-mail address.
+    Address,
+    /// In a URL that leads to a page of the host, or by itself.
+    Page,
+    /// In a URL that leads to the host as a whole, or alone.
+    Host,
 }
 
 impl Domain {
@@ -46,6 +59,11 @@ impl DomainOfHost {
     /// # Errors
     /// `empty`, `too_long`, `invalid_domain`, `ip_address` or `public_suffix`.
     pub fn parse(input: &str) -> Result<Self, Invalid> {
+        Self::traced(input, &mut |_, _| {})
+    }
+
+    /// The same; `trace` is told of each step and what it led to.
+    pub(super) fn traced(input: &str, trace: &mut dyn FnMut(&'static str, &str)) -> Result<Self, Invalid> {
         if input.len() > INPUT_BYTES_MAX {
             return Err(Invalid::too_long(INPUT_BYTES_MAX / 4));
         }
@@ -53,18 +71,24 @@ impl DomainOfHost {
         if input.is_empty() {
             return Err(Invalid::empty());
         }
-        let host = ascii_host(host_part(input)?)?;
+        trace("trimmed", input);
+        let (given, form) = host_part(input)?;
+        trace(if form == Form::Address { "after_last_at" } else { "host_of_url" }, given);
+        let host = ascii_host(given)?;
+        trace("ascii_lower_case", &host);
         let name = match host.strip_prefix("www.") {
             Some(rest) if rest.contains('.') => rest,
             _ => host.as_str(),
         };
+        trace("without_www", name);
         let Some(domain) = psl::domain_str(name) else {
             return Err(Invalid::new(
                 "public_suffix",
                 "is a public suffix, under which domains are registered, not a domain",
             ));
         };
-        Ok(Self { domain: Domain(domain.to_owned()), host })
+        trace("registrable_domain", domain);
+        Ok(Self { domain: Domain(domain.to_owned()), host, form })
     }
 
     /// Whether the host says more than the domain does; `www.` says nothing.
@@ -88,8 +112,8 @@ pub(super) fn ascii_host(host: &str) -> Result<String, Invalid> {
     Ok(ascii.into_owned())
 }
 
-/// What stands between scheme, user, port and path.
-fn host_part(input: &str) -> Result<&str, Invalid> {
+/// What stands between scheme, user, port and path, and in what it stands.
+fn host_part(input: &str) -> Result<(&str, Form), Invalid> {
     // `Name <name@example.com>`
     let input = match input.rsplit_once('<') {
         Some((_, inside)) if inside.ends_with('>') => &inside[..inside.len() - 1],
@@ -101,15 +125,20 @@ fn host_part(input: &str) -> Result<&str, Invalid> {
         }
         _ => input.strip_prefix("//"),
     };
-    let authority = if let Some(rest) = with_scheme {
-        before_path(rest)
+    let page_or_host = |rest: &str| match rest.split_once(['/', '?', '#', '\\']) {
+        Some((_, path)) if !path.trim_matches('/').is_empty() => Form::Page,
+        _ => Form::Host,
+    };
+    let (authority, form) = if let Some(rest) = with_scheme {
+        (before_path(rest), page_or_host(rest))
     } else if let Some(address) = strip_mailto(input) {
-        address.split('?').next().unwrap_or_default()
+        (address.split('?').next().unwrap_or_default(), Form::Address)
     } else {
         // `medium.com/@acme` is a URL without its scheme; `a/b@acme.com` is an e-mail address.
         match before_path(input) {
-            host if host.contains('.') && !host.contains('@') => host,
-            _ => input,
+            host if host.contains('.') && !host.contains('@') => (host, page_or_host(input)),
+            _ if input.contains('@') => (input, Form::Address),
+            _ => (input, page_or_host(input)),
         }
     };
     let host = authority.rsplit('@').next().unwrap_or_default().trim();
@@ -117,8 +146,8 @@ fn host_part(input: &str) -> Result<&str, Invalid> {
         return Err(ip_address());
     }
     match host.split_once(':') {
-        None => Ok(host),
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(host),
+        None => Ok((host, form)),
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok((host, form)),
         Some(_) if host.parse::<std::net::Ipv6Addr>().is_ok() => Err(ip_address()),
         Some(_) => Err(Invalid::new("invalid_domain", "must be a domain, a host, a URL or an e-mail address")),
     }

@@ -32,6 +32,11 @@ impl SocialMedia {
     /// The most that one company has.
     pub const MANY_MAX: usize = 100;
 
+    /// Whether this is the same page: the same URL on the same platform, however the platform is capitalised.
+    pub fn is_at(&self, platform: &Line<100>, url: &Url) -> bool {
+        same_page((&self.platform, &self.url), (platform, url))
+    }
+
     /// Bytes that it holds outside itself, roughly.
     pub fn heap_bytes(&self) -> usize {
         self.platform.heap_bytes() + self.url.heap_bytes()
@@ -42,11 +47,6 @@ impl NewSocialMedia {
     /// The entry under its id.
     pub fn with_id(self, social_media_id: Uuid) -> SocialMedia {
         SocialMedia { social_media_id, platform: self.platform, url: self.url }
-    }
-
-    /// Whether the entry is this one already: the same URL on the same platform, however the platform is capitalised.
-    pub fn is_same_as(&self, platform: &Line<100>, url: &Url) -> bool {
-        self.url == *url && self.platform.as_str().to_lowercase() == platform.as_str().to_lowercase()
     }
 
     /// Reads `{platform, url}`; what is wrong goes to `errors`, below `pointer`.
@@ -95,11 +95,15 @@ impl NewSocialMedia {
         for (index, entry) in entries.into_iter().enumerate() {
             let at = pointer_to(pointer, &index.to_string());
             if let Some(entry) = Self::from_json(entry, &at, errors)
-                && !many.iter().any(|other| entry.is_same_as(&other.platform, &other.url))
+                && !many.iter().any(|other| same_page((&other.platform, &other.url), (&entry.platform, &entry.url)))
             {
                 many.push(entry);
             }
         }
         many
     }
+}
+
+fn same_page((platform, url): (&Line<100>, &Url), (other_platform, other_url): (&Line<100>, &Url)) -> bool {
+    url == other_url && platform.as_str().to_lowercase() == other_platform.as_str().to_lowercase()
 }

@@ -1,7 +1,7 @@
 //! Domains, e-mail addresses, URLs, phone numbers.
 
 use domain::FieldValue;
-use domain::value::{Country, Domain, DomainOfHost, EmailAddress, PhoneNumber, Url};
+use domain::value::{Country, Domain, DomainOfHost, EmailAddress, PhoneNumber, Url, company_domain};
 use serde_json::json;
 
 use super::{check, read};
@@ -65,6 +65,53 @@ fn a_domain_is_found_in_hosts_urls_and_addresses() {
     assert_eq!(read::<Domain>(format!("{label}.com")), Err("invalid_domain"));
     assert_eq!(read::<Domain>(format!("{}com", "a.".repeat(126))), Err("invalid_domain"));
     assert_eq!(read::<Domain>("a".repeat(1_000_000)), Err("too_long"));
+}
+
+#[test]
+fn nobodys_own_domain_makes_no_company() {
+    for (input, expected) in [
+        ("ada@acme.com", Ok("acme.com")),
+        ("jane@github.com", Ok("github.com")),
+        ("https://github.com/", Ok("github.com")),
+        ("https://www.github.com/acme", Err("shared_host")),
+        ("linkedin.com/company/acme", Err("shared_host")),
+        ("https://sites.google.com/view/acme", Err("shared_host")),
+        ("https://about.google.com/acme", Ok("google.com")),
+        ("https://acme.github.io", Err("shared_host")),
+        ("acme.blogspot.com", Err("shared_host")),
+        ("acme.uk.com", Ok("acme.uk.com")),
+        ("ada@gmail.com", Err("free_mail")),
+        ("gmail.com", Err("free_mail")),
+        ("ada@yahoo.co.uk", Err("free_mail")),
+        ("hotmail.fr", Err("free_mail")),
+        ("ada@mailinator.com", Err("disposable_mail")),
+        ("co.uk", Err("public_suffix")),
+        ("https://10.0.0.1", Err("ip_address")),
+    ] {
+        let found = DomainOfHost::of_company(input);
+        let found = found.as_ref().map(|found| found.domain.as_str()).map_err(|invalid| invalid.code);
+        assert_eq!(found, expected, "{input}");
+        let explained = company_domain::explain(input);
+        let outcome = explained.outcome.as_ref().map(Domain::as_str).map_err(|invalid| invalid.code);
+        assert_eq!(outcome, expected, "{input} explained");
+    }
+}
+
+#[test]
+fn a_domain_is_explained_step_by_step() {
+    let explained = company_domain::explain(" \"x@y\"@Sales.Bücher.CO.UK. ");
+    let steps: Vec<(&str, &str)> = explained.steps.iter().map(|(step, result)| (*step, result.as_str())).collect();
+    assert_eq!(
+        steps,
+        [
+            ("trimmed", "\"x@y\"@Sales.Bücher.CO.UK."),
+            ("after_last_at", "Sales.Bücher.CO.UK."),
+            ("ascii_lower_case", "sales.xn--bcher-kva.co.uk"),
+            ("without_www", "sales.xn--bcher-kva.co.uk"),
+            ("registrable_domain", "xn--bcher-kva.co.uk"),
+            ("owner", "company"),
+        ]
+    );
 }
 
 #[test]

@@ -43,39 +43,37 @@ impl Conflicts {
     /// Whether the command shares no key with an earlier one. Its keys count from now on either way.
     pub(super) fn admit(&mut self, append: &Append) -> bool {
         let tenant = append.tenant_id;
-        let mut free = true;
+        let mut keys = Vec::with_capacity(4);
         for stream in &append.streams {
-            free &= self.take(&("record", tenant, stream.aggregate_id), Use::Exclusive);
+            keys.push((hash(&("record", tenant, stream.aggregate_id)), Use::Exclusive));
         }
         for claim in append.take.iter().chain(&append.release) {
-            free &= self.take(&("claim", tenant, claim.kind, &claim.key), Use::Exclusive);
+            keys.push((hash(&("claim", tenant, claim.kind, &claim.key)), Use::Exclusive));
         }
         for claim in &append.require {
-            free &= self.take(&("claim", tenant, claim.kind, &claim.key), Use::Shared);
+            keys.push((hash(&("claim", tenant, claim.kind, &claim.key)), Use::Shared));
         }
         if let Some(receipt) = &append.receipt {
-            free &= self.take(&("receipt", tenant, &receipt.key), Use::Exclusive);
+            keys.push((hash(&("receipt", tenant, &receipt.key)), Use::Exclusive));
+        }
+        // A command may name a claim twice: a merge releases and takes it. It is not in its own way.
+        let free = keys
+            .iter()
+            .all(|(key, wanted)| self.used.get(key).is_none_or(|held| *held == Use::Shared && *wanted == Use::Shared));
+        for (key, wanted) in keys {
+            let held = self.used.entry(key).or_insert(wanted);
+            if wanted == Use::Exclusive {
+                *held = Use::Exclusive;
+            }
         }
         free
     }
+}
 
-    fn take(&mut self, key: &impl Hash, wanted: Use) -> bool {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        match self.used.entry(hasher.finish()) {
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(wanted);
-                true
-            }
-            std::collections::hash_map::Entry::Occupied(mut place) => {
-                let both_shared = *place.get() == Use::Shared && wanted == Use::Shared;
-                if !both_shared {
-                    place.insert(Use::Exclusive);
-                }
-                both_shared
-            }
-        }
-    }
+fn hash(key: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Columns of the rows for `log.events`, in the order in which they are numbered.
@@ -161,7 +159,7 @@ pub(super) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// The rows of the commands that `answer` gives an answer for: the others write nothing. Gives beside them, for each command,
-    /// how many events of the batch stand before the end of its first record's events, which is where its position points.
+    /// how many events of the batch stand before the end of its own, which is where its position points.
     pub(super) fn collect<'j: 'a>(
         jobs: &'j [Job],
         epoch: &'a str,
@@ -173,7 +171,7 @@ impl<'a> Rows<'a> {
             let Some(answer) = answer(index) else { continue };
             let append = &job.append;
             let tenant = append.tenant_id;
-            for (number, stream) in append.streams.iter().enumerate() {
+            for stream in &append.streams {
                 for (event, sequence) in stream.events.iter().zip(stream.expected_version + 1..) {
                     let columns = &mut rows.events;
                     columns.tenant.push(tenant);
@@ -186,9 +184,6 @@ impl<'a> Rows<'a> {
                     columns.payload.push(JsonText(&event.payload));
                     columns.metadata.push(JsonText(&append.metadata));
                 }
-                if number == 0 {
-                    ends[index] = i64::try_from(rows.events.tenant.len()).expect("a batch is bounded");
-                }
                 if let Some(key) = &stream.new_key {
                     rows.keys.tenant.push(tenant);
                     rows.keys.person.push(stream.aggregate_id);
@@ -196,6 +191,7 @@ impl<'a> Rows<'a> {
                     rows.keys.wrapped.push(&key.wrapped);
                 }
             }
+            ends[index] = i64::try_from(rows.events.tenant.len()).expect("a batch is bounded");
             rows.values.push_all(append);
             if let Some(receipt) = &append.receipt {
                 let columns = &mut rows.receipts;

@@ -246,10 +246,11 @@ impl Session {
                 for stream in &job.append.streams {
                     let Some((event, position)) = events.get(&stream.aggregate_id) else { continue };
                     if stream.events.first().is_some_and(|first| first.event_id == *event) {
-                        // An append whose answer was lost: all of it is there. The answer points to the first record.
+                        // An append whose answer was lost: all of it is there, from its first record's first event on.
                         let first = &job.append.streams[0];
                         let position = events.get(&first.aggregate_id).map_or(*position, |(_, position)| *position);
-                        return Verdict::There(job.append.answered(position + len(&first.events) - 1, &epoch, deleted));
+                        let end = position + i64::try_from(job.append.size().0).expect("a command has few events") - 1;
+                        return Verdict::There(job.append.answered(end, &epoch, deleted));
                     }
                     return Verdict::Refuse(Refused::Conflict);
                 }
@@ -477,10 +478,6 @@ fn refused_by_claims(append: &Append, holders: &Holders<'_>) -> Option<Refused> 
             .any(|given| given.kind == claim.kind && given.key == claim.key && given.aggregate_id == holder);
         (!handed_over).then_some(Refused::ClaimTaken { kind: claim.kind, holder })
     })
-}
-
-fn len<T>(items: &[T]) -> i64 {
-    i64::try_from(items.len()).expect("a command's events are bounded")
 }
 
 /// Sorts an error of a statement before COMMIT: the transaction is rolled back in any case, unless nobody knows.
