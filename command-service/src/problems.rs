@@ -26,6 +26,19 @@ pub fn company_error(error: CompanyError) -> Problem {
         CompanyError::NotFound => Problem::not_found(),
         CompanyError::SocialMediaNotFound => Problem::new(Code::NotFound, "the company has no such social media entry"),
         CompanyError::Deleted => deleted("company"),
+        CompanyError::Merged { into } => {
+            let detail = format!("the company was merged into {into}; ask that one");
+            Problem::new(Code::Merged, detail).member("merged_into", into.to_string())
+        }
+        CompanyError::ChangedSinceMerge(fields) => {
+            let changed = |field: &'static str| FieldProblem {
+                pointer: format!("/{field}"),
+                code: "changed_since_merge".to_owned(),
+                detail: "was changed since the merge, which would be lost".to_owned(),
+            };
+            let detail = "the merge cannot be undone: fields that it filled were changed since";
+            Problem::new(Code::Conflict, detail).errors(fields.into_iter().map(changed).collect())
+        }
         CompanyError::AlreadyRegistered => Problem::new(Code::Conflict, "the company is registered already"),
         CompanyError::Fields(errors) => field_errors(errors),
     }

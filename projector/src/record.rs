@@ -130,7 +130,7 @@ pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &Per
     record.added_at.extend(R::added(&read).into_iter().map(|id| (id, event.recorded_at)));
     record.deleted_at = match record.state.status() {
         Status::Deleted => record.deleted_at.or(Some(event.recorded_at)),
-        Status::Live | Status::Unregistered => None,
+        Status::Live | Status::Merged { .. } | Status::Unregistered => None,
     };
     Ok(())
 }

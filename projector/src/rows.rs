@@ -1,7 +1,7 @@
 //! What the read tables show of a record: the columns of both tables and the cells of a row. No SQL here: the projection writes
 //! these cells, and the verifier compares with them.
 
-use domain::{Company, Prospect};
+use domain::{Company, Prospect, Status};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -135,7 +135,10 @@ pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
         "attributes" => Cell::Json(json!(company.attributes)),
         "flags" => Cell::Json(json!(company.flags())),
         // No event merges companies yet.
-        "merged_into" => Cell::Uuid(None),
+        "merged_into" => Cell::Uuid(match company.status {
+            Status::Merged { into } => Some(into),
+            Status::Unregistered | Status::Live | Status::Deleted => None,
+        }),
         "created_at" => Cell::Time(Some(record.created_at)),
         "updated_at" => Cell::Time(Some(record.updated_at)),
         "deleted_at" => Cell::Time(record.deleted_at),
