@@ -25,12 +25,12 @@ async fn a_receipt_is_answered_after_a_commit_that_wrote() {
             .await
             .expect("an answer")
     };
+    let before = end().await;
     let first = send().await;
     assert_eq!(first.status, StatusCode::CREATED);
-    let before = end().await;
     let again = send().await;
     assert_eq!((again.status, again.json), (StatusCode::CREATED, first.json));
-    // The attempt that met the receipt was rolled back; this is what the commit after it wrote, flushed when the answer came.
+    // Neither the first command nor the attempt that met the receipt writes one; the commit after it does, flushed when the answer came.
     let sql = "SELECT count(*) FROM pg_get_wal_records_info($1::text::pg_lsn, $2::text::pg_lsn)
                WHERE resource_manager = 'LogicalMessage'";
     let confirmed: i64 = superuser.query_one(sql, &[&before, &end().await]).await.expect("the log's records").get(0);
