@@ -3,12 +3,15 @@
 mod command;
 mod decide;
 mod event;
+mod import;
 mod merge;
 mod state;
 
 pub use command::{AddSocialMedia, CompanyCommand, RegisterCompany, UpdateCompany};
 pub use event::{CompanyDeleted, CompanyDomainChanged, CompanyEvent, CompanyProfileUpdated, CompanyRegistered};
 pub use event::{CompanyRestored, CompanySocialMediaRemoved};
+pub use import::{Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms};
+pub use import::{Undo, take_in, undo};
 pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, merge, unmerge};
 pub use state::Company;
 

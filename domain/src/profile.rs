@@ -66,6 +66,33 @@ macro_rules! profile {
                 })+
             }
 
+            /// Of the changes, those that fill a blank, and those that contradict what is here and of which `wins` says so, being
+            /// given the field's name, the value here and the new one.
+            #[must_use]
+            pub fn settle(
+                &self,
+                mut changes: $changes,
+                mut wins: impl FnMut(&'static str, &serde_json::Value, &serde_json::Value) -> bool,
+            ) -> $changes {
+                $(if changes.$field.as_ref() == Some(&self.$field) {
+                    changes.$field = None;
+                } else if let (Some(here), Some(Some(new))) = (&self.$field, &changes.$field)
+                    && !wins(stringify!($field), &crate::profile::as_json(here), &crate::profile::as_json(new))
+                {
+                    changes.$field = None;
+                })+
+                changes
+            }
+
+            /// Tells `each` the name and value of every field that the changes replace by another value, or clear.
+            pub fn replaced(&self, changes: &$changes, mut each: impl FnMut(&'static str, serde_json::Value)) {
+                $(if let (Some(here), Some(new)) = (&self.$field, &changes.$field)
+                    && new.as_ref() != Some(here)
+                {
+                    each(stringify!($field), crate::profile::as_json(here));
+                })+
+            }
+
             /// What another profile has where this one has nothing.
             #[must_use]
             pub fn blanks_filled_from(&self, other: &Self) -> $changes {
@@ -91,6 +118,11 @@ macro_rules! profile {
             /// Whether nothing changes.
             pub fn is_empty(&self) -> bool {
                 true $(&& self.$field.is_none())+
+            }
+
+            /// The names of the fields that change.
+            pub fn names(&self) -> impl Iterator<Item = &'static str> {
+                [$(self.$field.as_ref().map(|_| stringify!($field))),+].into_iter().flatten()
             }
 
             /// Clears every field that these changes touch.
@@ -168,6 +200,11 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// The value as it stands in JSON.
+pub(crate) fn as_json(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).expect("values of fields are texts and numbers, which always serialise")
 }
 
 /// The field's value; none for null.

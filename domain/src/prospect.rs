@@ -4,11 +4,14 @@
 mod command;
 mod decide;
 mod event;
+mod import;
 mod personal_profile;
 mod state;
 
 pub use command::{AssignProspect, ProspectCommand, RegisterProspect, UpdateProspect};
 pub use event::ProspectRestored;
+pub use import::{KnownAs, PersonalImported, ProspectImportUndone, ProspectImported, ProspectSaid, identifies};
+pub use import::{take_in, undo, unidentified};
 pub use event::{ProspectAssigned, ProspectDeleted, ProspectEvent, ProspectProfileUpdated, ProspectRegistered};
 pub use personal_profile::{PersonalChanges, PersonalProfile};
 pub use state::Prospect;

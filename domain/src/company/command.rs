@@ -145,14 +145,14 @@ impl AddSocialMedia {
 }
 
 /// What registering and updating read alike.
-struct Request {
-    update: UpdateCompany,
+pub(super) struct Request {
+    pub(super) update: UpdateCompany,
     /// Whether a name or domain was sent that could not be read: then it is not missing as well.
     name_or_domain_wrong: bool,
 }
 
 impl Request {
-    fn read(body: Value, errors: &mut FieldErrors, mut social_media: impl FnMut(Value, &mut FieldErrors)) -> Self {
+    pub(super) fn read(body: Value, errors: &mut FieldErrors, mut social_media: impl FnMut(Value, &mut FieldErrors)) -> Self {
         let mut update = UpdateCompany::default();
         let mut name_or_domain_wrong = false;
         let Value::Object(members) = body else {

@@ -45,7 +45,7 @@ pub(super) fn min_above_max() -> Invalid {
     Invalid::new("min_above_max", "min_employee_size must not be above max_employee_size")
 }
 
-fn registered(register: RegisterCompany, context: &Context) -> Result<CompanyRegistered, CompanyError> {
+pub(super) fn registered(register: RegisterCompany, context: &Context) -> Result<CompanyRegistered, CompanyError> {
     let mut changes = register.profile;
     complete(&CompanyProfile::default(), &mut changes);
     let mut attributes = match Attributes::default().patched(register.attributes) {
@@ -65,7 +65,7 @@ fn registered(register: RegisterCompany, context: &Context) -> Result<CompanyReg
     let profile = changes.into_profile();
     check(&profile, domain.is_some(), &UpdateCompany::default()).map_err(CompanyError::Fields)?;
     let external_refs = register.external_refs;
-    Ok(CompanyRegistered { profile, domain, additional_domains, external_refs, social_media, attributes })
+    Ok(CompanyRegistered { profile, domain, additional_domains, external_refs, social_media, attributes, said: None })
 }
 
 /// The company's size band holds and it has a name or a domain.
@@ -141,7 +141,7 @@ fn add_social_media(
 }
 
 /// Fills in what follows from the company as it will be: the default currency, and the country that a phone number is from.
-fn complete(profile: &CompanyProfile, changes: &mut CompanyChanges) {
+pub(super) fn complete(profile: &CompanyProfile, changes: &mut CompanyChanges) {
     let has_revenue = changes.revenue.unwrap_or(profile.revenue).is_some();
     let has_currency = changes.revenue_currency.as_ref().unwrap_or(&profile.revenue_currency).is_some();
     if has_revenue && !has_currency {
@@ -154,7 +154,7 @@ fn complete(profile: &CompanyProfile, changes: &mut CompanyChanges) {
 }
 
 /// Keeps the original host as an attribute, unless there is a value already.
-fn keep_host(found: &DomainOfHost, attributes: &mut Attributes) {
+pub(super) fn keep_host(found: &DomainOfHost, attributes: &mut Attributes) {
     if found.is_sub_domain() {
         attributes.insert_if_room(DOMAIN_HOST, found.host.clone().into());
     }

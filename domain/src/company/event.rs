@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::import::{CompanyImportUndone, CompanyImported, CompanyReviewRequested};
 use super::merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged};
 use super::{CompanyChanges, CompanyProfile};
 use crate::claim::Claim;
 use crate::events::events;
 use crate::personal::PersonalMember;
+use crate::provenance::Said;
 use crate::value::{AttributeChanges, Attributes, Domain, ExternalRef, SetChanges, SocialMedia};
 
 events! {
@@ -31,6 +33,12 @@ events! {
         CompanySocialMediaAdded(SocialMedia) = 1,
         /// A page on social media was removed.
         CompanySocialMediaRemoved(CompanySocialMediaRemoved) = 1,
+        /// A row of an import said something new.
+        CompanyImported(CompanyImported) = 1,
+        /// An import was taken back from it.
+        CompanyImportUndone(CompanyImportUndone) = 1,
+        /// Someone should look at it.
+        CompanyReviewRequested(CompanyReviewRequested) = 1,
         /// It was deleted; its history stays.
         CompanyDeleted(CompanyDeleted) = 1,
         /// Its deletion was undone.
@@ -67,6 +75,9 @@ pub struct CompanyRegistered {
     /// What has no field of its own.
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
+    /// The row of an import that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
 }
 
 /// The plain fields that changed, and only those.

@@ -10,12 +10,15 @@ use uuid::Uuid;
 use super::merge::CompanyAbsorbed;
 use super::{CompanyCommand, CompanyError, CompanyEvent, CompanyProfile};
 use crate::claim::{Claim, ClaimKey, LIVE, Match};
+use crate::provenance::{Provenance, attribute_field};
 use crate::record::{Context, Record};
+use crate::review::ReviewReason;
 use crate::status::Status;
 use crate::value::{Attributes, Domain, ExternalRef, SocialMedia, company_name, phone_number};
 
 /// A company.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Company {
     /// Whether it is there.
     pub status: Status,
@@ -33,6 +36,10 @@ pub struct Company {
     pub attributes: Attributes,
     /// What it got from each company that is merged into it, oldest first.
     pub absorbed: Vec<CompanyAbsorbed>,
+    /// Where its values come from.
+    pub provenance: Provenance,
+    /// Why someone should look at it.
+    pub review: Option<ReviewReason>,
 }
 
 impl Company {
@@ -87,10 +94,15 @@ impl Record for Company {
                     external_refs: registered.external_refs.clone(),
                     social_media: registered.social_media.clone(),
                     attributes: registered.attributes.clone(),
-                    absorbed: Vec::new(),
+                    provenance: Provenance::of(registered.said.as_ref()),
+                    ..Self::default()
                 };
             }
-            CompanyEvent::CompanyProfileUpdated(updated) => self.profile.apply(&updated.changes),
+            CompanyEvent::CompanyProfileUpdated(updated) => {
+                let provenance = &mut self.provenance;
+                self.profile.replaced(&updated.changes, |field, stood| provenance.replace(None, field, Some(&stood)));
+                self.profile.apply(&updated.changes);
+            }
             CompanyEvent::CompanyDomainChanged(changed) => {
                 self.domain.clone_from(&changed.domain);
                 if let Some(domain) = &changed.domain {
@@ -99,7 +111,18 @@ impl Record for Company {
             }
             CompanyEvent::CompanyAdditionalDomainsChanged(changes) => changes.apply_to(&mut self.additional_domains),
             CompanyEvent::CompanyExternalRefsChanged(changes) => changes.apply_to(&mut self.external_refs),
-            CompanyEvent::CompanyAttributesChanged(changes) => self.attributes.apply(changes),
+            CompanyEvent::CompanyAttributesChanged(changes) => {
+                for key in changes.keys() {
+                    self.provenance.replace(None, &attribute_field(key), self.attributes.get(key));
+                }
+                self.attributes.apply(changes);
+            }
+            CompanyEvent::CompanyImported(imported) => imported.apply_to(self),
+            CompanyEvent::CompanyImportUndone(undone) => match &undone.before {
+                Some(before) => *self = (**before).clone(),
+                None => self.status = Status::Deleted,
+            },
+            CompanyEvent::CompanyReviewRequested(requested) => self.review = Some(requested.reason),
             CompanyEvent::CompanySocialMediaAdded(entry) => self.social_media.push(entry.clone()),
             CompanyEvent::CompanySocialMediaRemoved(removed) => {
                 self.social_media.retain(|entry| entry.social_media_id != removed.social_media_id);
@@ -146,6 +169,7 @@ impl Record for Company {
                 .sum::<usize>()
             + self.social_media.iter().map(|entry| size_of::<SocialMedia>() + entry.heap_bytes()).sum::<usize>()
             + self.attributes.heap_bytes()
+            + self.provenance.heap_bytes()
             + self.absorbed.iter().map(CompanyAbsorbed::heap_bytes).sum::<usize>()
     }
 }

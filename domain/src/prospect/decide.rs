@@ -9,6 +9,7 @@ use super::{
 };
 use crate::field_error::{FieldErrors, Invalid};
 use crate::personal::Personal;
+use crate::review::CompanyHint;
 use crate::status::Status;
 use crate::value::{AttributeChanges, Attributes, Country, SetChanges};
 
@@ -36,7 +37,7 @@ pub(super) fn nameless() -> Invalid {
     )
 }
 
-fn registered(register: RegisterProspect) -> Result<ProspectRegistered, ProspectError> {
+pub(super) fn registered(register: RegisterProspect) -> Result<ProspectRegistered, ProspectError> {
     let mut fields = register.0;
     place_phones(&mut fields.personal, fields.changes.country.as_ref().and_then(Option::as_ref));
     let attributes = Attributes::default().patched(fields.attributes.unwrap_or_default());
@@ -44,6 +45,7 @@ fn registered(register: RegisterProspect) -> Result<ProspectRegistered, Prospect
         fields: fields.personal.into_profile(),
         external_refs: fields.external_refs.unwrap_or_default(),
         attributes: attributes.map_err(|invalid| ProspectError::Fields(FieldErrors::one("/attributes", invalid)))?,
+        company_hint: CompanyHint::default(),
     };
     if !identifies(&personal) {
         return Err(ProspectError::Fields(FieldErrors::one("", nameless())));
@@ -52,6 +54,8 @@ fn registered(register: RegisterProspect) -> Result<ProspectRegistered, Prospect
         profile: fields.changes.into_profile(),
         company_id: fields.company_id.flatten(),
         personal: Personal::Open(personal),
+        said: None,
+        review: None,
     })
 }
 
@@ -92,7 +96,7 @@ fn assigned(prospect: &Prospect, company_id: Option<Uuid>) -> Option<ProspectEve
 }
 
 /// Reads the phone numbers as ones of the prospect's country.
-fn place_phones(fields: &mut PersonalFieldChanges, country: Option<&Country>) {
+pub(super) fn place_phones(fields: &mut PersonalFieldChanges, country: Option<&Country>) {
     for phone in [&mut fields.phone, &mut fields.mobile_phone].into_iter().flatten() {
         *phone = phone.take().map(|phone| phone.in_country(country));
     }

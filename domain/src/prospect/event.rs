@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::import::{ProspectImportUndone, ProspectImported};
 use super::{PersonalChanges, PersonalProfile, ProspectChanges, ProspectProfile};
 use crate::claim::{Claim, ClaimKey, LIVE};
 use crate::events::events;
 use crate::personal::{Personal, PersonalMember};
+use crate::provenance::Said;
+use crate::review::ReviewReason;
 
 events! {
     /// An event of a prospect. Erasing will come as an event of its own.
@@ -17,6 +20,10 @@ events! {
         ProspectProfileUpdated(ProspectProfileUpdated) = 1,
         /// It was given a company, or none.
         ProspectAssigned(ProspectAssigned) = 1,
+        /// A row of an import said something new.
+        ProspectImported(ProspectImported) = 1,
+        /// An import was taken back from it.
+        ProspectImportUndone(ProspectImportUndone) = 1,
         /// It was deleted; its history stays.
         ProspectDeleted(ProspectDeleted) = 1,
         /// Its deletion was undone.
@@ -34,6 +41,12 @@ pub struct ProspectRegistered {
     pub company_id: Option<Uuid>,
     /// All that identifies the person.
     pub personal: Personal<PersonalProfile>,
+    /// The row of an import that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+    /// Why someone should look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<ReviewReason>,
 }
 
 /// The fields that changed, and only those.
@@ -68,7 +81,11 @@ impl ProspectEvent {
         let company_id = match self {
             Self::ProspectRegistered(registered) => registered.company_id,
             Self::ProspectAssigned(assigned) => assigned.company_id,
-            Self::ProspectProfileUpdated(_) | Self::ProspectDeleted(_) | Self::ProspectRestored(_) => None,
+            Self::ProspectImported(imported) => imported.company_id,
+            Self::ProspectProfileUpdated(_)
+            | Self::ProspectImportUndone(_)
+            | Self::ProspectDeleted(_)
+            | Self::ProspectRestored(_) => None,
         };
         company_id.map(|id| Claim { kind: LIVE, key: ClaimKey::Plain(id.to_string()) })
     }
@@ -78,6 +95,12 @@ impl ProspectEvent {
             Self::ProspectRegistered(registered) => Some(&mut registered.personal),
             Self::ProspectProfileUpdated(updated) => {
                 updated.personal.as_mut().map(|member| member as &mut dyn PersonalMember)
+            }
+            Self::ProspectImported(imported) => {
+                imported.personal.as_mut().map(|member| member as &mut dyn PersonalMember)
+            }
+            Self::ProspectImportUndone(undone) => {
+                undone.personal.as_mut().map(|member| member as &mut dyn PersonalMember)
             }
             Self::ProspectAssigned(_) | Self::ProspectDeleted(_) | Self::ProspectRestored(_) => None,
         }

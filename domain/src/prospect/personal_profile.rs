@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PersonalFieldChanges, PersonalFields};
 use crate::profile::Hidden;
+use crate::review::CompanyHint;
 use crate::value::{AttributeChanges, Attributes, ExternalRef, SetChanges};
 
 /// All personal data of a prospect. `Debug` never shows it.
@@ -21,6 +22,9 @@ pub struct PersonalProfile {
     /// What has no field of its own.
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
+    /// What a row of an import said about a company that it led not to.
+    #[serde(skip_serializing_if = "CompanyHint::is_empty")]
+    pub company_hint: CompanyHint,
 }
 
 /// What changed in a prospect's personal data. `Debug` never shows it.

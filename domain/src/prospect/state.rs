@@ -5,15 +5,19 @@ use cqrs_es::event_sink::EventSink;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{PersonalProfile, ProspectCommand, ProspectError, ProspectEvent, ProspectProfile};
+use super::import::{KnownAs, ProspectImportUndone};
+use super::{PersonalProfile, ProspectCommand, ProspectError, ProspectEvent, ProspectProfile, ProspectProfileUpdated};
 use crate::claim::{Claim, ClaimKey, Match};
 use crate::personal::Personal;
+use crate::provenance::{Provenance, attribute_field};
 use crate::record::{Context, Record};
+use crate::review::ReviewReason;
 use crate::status::Status;
-use crate::value::{ExternalRef, phone_number};
+use crate::value::{AttributeChanges, ExternalRef, phone_number};
 
 /// A prospect, its personal data in the clear.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Prospect {
     /// Whether it is there.
     pub status: Status,
@@ -25,6 +29,12 @@ pub struct Prospect {
     pub personal: PersonalProfile,
     /// Whether the person was erased: what is missing in `personal` is not absent but forgotten.
     pub personal_erased: bool,
+    /// Where its values come from.
+    pub provenance: Provenance,
+    /// As whom imports know the person.
+    pub known_as: Option<KnownAs>,
+    /// Why someone should look at it.
+    pub review: Option<ReviewReason>,
 }
 
 impl Prospect {
@@ -40,6 +50,37 @@ impl Prospect {
             (Some(last), Some(first)) => Some(format!("{last} {first}").to_lowercase()),
             (Some(name), None) | (None, Some(name)) => Some(name.as_str().to_lowercase()),
             (None, None) => None,
+        }
+    }
+
+    /// What a person changes is from no import any more.
+    fn replaced_by_hand(&mut self, updated: &ProspectProfileUpdated) {
+        let provenance = &mut self.provenance;
+        self.profile.replaced(&updated.changes, |field, stood| provenance.replace(None, field, Some(&stood)));
+        let Some(Personal::Open(changes)) = &updated.personal else { return };
+        let personal = &self.personal;
+        personal.fields.replaced(&changes.fields, |field, stood| provenance.replace(None, field, Some(&stood)));
+        for key in changes.attributes.iter().flat_map(AttributeChanges::keys) {
+            provenance.replace(None, &attribute_field(key), personal.attributes.get(key));
+        }
+    }
+
+    fn go_back(&mut self, undone: &ProspectImportUndone) {
+        let Some(before) = &undone.before else {
+            self.status = Status::Deleted;
+            return;
+        };
+        self.profile = before.profile.clone();
+        self.company_id = before.company_id;
+        self.review = before.review;
+        match &undone.personal {
+            Some(Personal::Open(personal)) => {
+                self.personal = personal.profile.clone();
+                self.provenance = personal.provenance.clone();
+                self.known_as.clone_from(&personal.known_as);
+            }
+            Some(Personal::Erased) => self.take(&Personal::<()>::Erased, |_, ()| {}),
+            Some(Personal::Sealed(_)) | None => {}
         }
     }
 
@@ -94,17 +135,29 @@ impl Record for Prospect {
                     status: Status::Live,
                     profile: registered.profile.clone(),
                     company_id: registered.company_id,
+                    provenance: Provenance::of(registered.said.as_ref()),
+                    review: registered.review,
                     ..Self::default()
                 };
                 self.take(&registered.personal, PersonalProfile::clone_from);
+                if registered.said.is_some() {
+                    self.get_known();
+                }
             }
             ProspectEvent::ProspectProfileUpdated(updated) => {
+                self.replaced_by_hand(updated);
                 self.profile.apply(&updated.changes);
                 if let Some(personal) = &updated.personal {
                     self.take(personal, PersonalProfile::apply);
                 }
             }
-            ProspectEvent::ProspectAssigned(assigned) => self.company_id = assigned.company_id,
+            ProspectEvent::ProspectAssigned(assigned) => {
+                let stood = self.company_id.map(|id| id.to_string().into());
+                self.provenance.replace(None, "company_id", stood.as_ref());
+                self.company_id = assigned.company_id;
+            }
+            ProspectEvent::ProspectImported(imported) => imported.apply_to(self),
+            ProspectEvent::ProspectImportUndone(undone) => self.go_back(undone),
             ProspectEvent::ProspectDeleted(_) => self.status = Status::Deleted,
             ProspectEvent::ProspectRestored(_) => self.status = Status::Live,
         }
@@ -114,8 +167,10 @@ impl Record for Prospect {
         if self.status != Status::Live {
             return Vec::new();
         }
-        let claim = |key| Claim { kind: "prospect_ref", key: ClaimKey::Personal(key) };
-        let mut claims: Vec<_> = self.personal.external_refs.iter().map(ExternalRef::key).map(claim).collect();
+        let claim = |kind, key| Claim { kind, key: ClaimKey::Personal(key) };
+        let refs = self.personal.external_refs.iter();
+        let mut claims: Vec<_> = refs.map(|reference| claim("prospect_ref", reference.key())).collect();
+        claims.extend(self.known_as.iter().map(|known_as| claim(KnownAs::CLAIM, known_as.key())));
         claims.sort_unstable();
         claims
     }
@@ -132,5 +187,7 @@ impl Record for Prospect {
             + self.personal.fields.heap_bytes()
             + refs.iter().map(|reference| size_of::<ExternalRef>() + reference.heap_bytes()).sum::<usize>()
             + self.personal.attributes.heap_bytes()
+            + self.provenance.heap_bytes()
+            + self.known_as.as_ref().map_or(0, |known_as| known_as.email.len())
     }
 }

@@ -88,6 +88,11 @@ impl Attributes {
         fits
     }
 
+    /// Sets a value, room or not: for events, whose command has seen to it.
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
+        self.0.insert(key.to_owned(), value);
+    }
+
     /// Takes a value away.
     pub(crate) fn remove(&mut self, key: &str) {
         self.0.remove(key);
@@ -134,9 +139,19 @@ impl AttributeChanges {
         };
         (changes != Self::default()).then_some(changes)
     }
+
+    /// The keys that change.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.set.keys().chain(&self.removed).map(String::as_str)
+    }
 }
 
 impl AttributesPatch {
+    /// The keys that get a value, with it.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.values.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_ref()?)))
+    }
+
     /// Reads an object of plain values, or null; what is wrong goes to `errors`, below `pointer`.
     pub(crate) fn from_json(value: Value, pointer: &str, errors: &mut FieldErrors) -> Self {
         match value {
