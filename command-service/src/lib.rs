@@ -9,6 +9,7 @@
 
 pub mod carry_out;
 pub mod config;
+pub mod import;
 pub mod operation;
 pub mod problems;
 pub mod relay;
