@@ -60,6 +60,9 @@ pub struct Provenance {
     /// Hashes of what a source has said of a field and what does not stand there any more, or never did.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     superseded: BTreeSet<u64>,
+    /// The import that changed the record last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed_by: Option<Uuid>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +99,17 @@ pub struct Conflict {
 impl Provenance {
     /// Everything is from one row, or, without one, entered by hand.
     pub fn of(said: Option<&Said>) -> Self {
-        Self { registered: said.map(Origin::of), ..Self::default() }
+        Self { registered: said.map(Origin::of), changed_by: said.map(|said| said.import_id), ..Self::default() }
+    }
+
+    /// The import that changed the record last, whatever people did since.
+    pub fn changed_by(&self) -> Option<Uuid> {
+        self.changed_by
+    }
+
+    /// An import changes the record.
+    pub(crate) fn note(&mut self, said: &Said) {
+        self.changed_by = Some(said.import_id);
     }
 
     /// Which of two different values of a field wins: the one that stands or the one that is said.

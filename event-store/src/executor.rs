@@ -104,42 +104,86 @@ impl<R: Record> Executor<R> {
         request: &Request,
         details: impl Fn(&[R::Event]) -> Map<String, Value>,
     ) -> Result<Answer, ExecuteError<R::Error>> {
-        match self.attempt(id, command, request, details).await {
+        let decide = |state: &R, context: &Context| {
+            let events = state.decide(command.clone(), context)?;
+            let details = details(&events);
+            Ok((events, details, ()))
+        };
+        match self.attempt(id, None, request, decide).await {
+            Ok((answer, ())) => Ok(answer),
             Err(error @ (ExecuteError::Domain(_) | ExecuteError::Precondition(_))) => {
                 self.first_answer(id, request, error).await
             }
-            other => other,
+            Err(error) => Err(error),
         }
     }
 
-    async fn attempt(
+    /// Carries out on record `id` what `decide` makes of it, which is called again where the record has changed meanwhile. Gives what
+    /// `decide` gave beside the events that were appended. If the record is thought to be `new`, nothing is loaded until the log
+    /// knows it better.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`].
+    pub async fn carry<T>(
         &self,
         id: Uuid,
-        command: R::Command,
+        new: bool,
         request: &Request,
-        details: impl Fn(&[R::Event]) -> Map<String, Value>,
-    ) -> Result<Answer, ExecuteError<R::Error>> {
+        decide: impl Fn(&R, &Context) -> Result<(Vec<R::Event>, T), R::Error>,
+    ) -> Result<(Answer, T), ExecuteError<R::Error>> {
+        let first = new.then(|| Arc::new(nothing()));
+        let decide = |state: &R, context: &Context| {
+            let (events, beside) = decide(state, context)?;
+            Ok((events, Map::new(), beside))
+        };
+        self.attempt(id, first, request, decide).await
+    }
+
+    /// The record as it was lately: for choosing between records, not for deciding on one.
+    ///
+    /// # Errors
+    /// If the record cannot be loaded.
+    pub async fn glance(&self, id: Uuid, request: &Request) -> Result<Arc<Loaded<R>>, LoadError> {
+        if let Some(kept) = self.kept.get(&(request.tenant_id, id)) {
+            return Ok(kept);
+        }
+        self.load(id, request).await.map(Arc::new)
+    }
+
+    /// `first` is what to decide on first, where it is not what is kept in memory or in the log.
+    async fn attempt<T>(
+        &self,
+        id: Uuid,
+        first: Option<Arc<Loaded<R>>>,
+        request: &Request,
+        decide: impl Fn(&R, &Context) -> Result<(Vec<R::Event>, Map<String, Value>, T), R::Error>,
+    ) -> Result<(Answer, T), ExecuteError<R::Error>> {
         let place = (request.tenant_id, id);
         let _turn = self.turn(id, request.deadline).await.map_err(ExecuteError::Refused)?;
         // Ids of one command stay the same through its attempts, so that an event is never in the log twice.
         let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
         let epoch = self.store.epoch();
-        let mut kept = self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch));
+        let mut kept =
+            first.or_else(|| self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch)));
         for _ in 0..ATTEMPTS {
             let from_memory = kept.is_some();
             let loaded = match kept.take() {
                 Some(loaded) => loaded,
                 None => Arc::new(self.load(id, request).await?),
             };
-            match self.decide(id, &loaded, command.clone(), request, &context, &details) {
+            let decided = check_if_match(&loaded, request).and_then(|()| {
+                let (events, details, beside) = decide(&loaded.state, &context).map_err(ExecuteError::Domain)?;
+                Ok((self.prepare(id, &loaded, events, details, request)?, beside))
+            });
+            match decided {
                 // What rests on a kept state is said only after a fresh load has confirmed it.
-                Ok(Decided { append, .. }) if append.streams.is_empty() && from_memory => {}
+                Ok((Decided { append, .. }, _)) if append.streams.is_empty() && from_memory => {}
                 Err(ExecuteError::Domain(_) | ExecuteError::Precondition(_)) if from_memory => {}
-                Ok(Decided { append, .. }) if append.streams.is_empty() && append.receipt.is_none() => {
+                Ok((Decided { append, .. }, beside)) if append.streams.is_empty() && append.receipt.is_none() => {
                     self.kept.insert(place, loaded);
-                    return Ok(append.answer);
+                    return Ok((append.answer, beside));
                 }
-                Ok(decided) => match self.append(place, decided, request).await {
+                Ok((decided, beside)) => match self.append(place, decided, request).await {
                     Err(Refused::Conflict) => {
                         metrics::counter!("prospectus_command_conflicts_total").increment(1);
                         self.kept.remove(&place);
@@ -152,7 +196,7 @@ impl<R: Record> Executor<R> {
                         self.kept.remove(&place);
                         return Err(ExecuteError::Refused(refused));
                     }
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => return Ok((answer, beside)),
                 },
                 Err(error) => {
                     if loaded.version > 0 {
@@ -178,8 +222,8 @@ impl<R: Record> Executor<R> {
         request: &Request,
     ) -> Result<Answer, ExecuteError<R::Error>> {
         let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
-        let nothing = Loaded { state: R::default(), version: 0, position: 0, epoch: "".into(), key: None };
-        let decided = self.decide(id, &nothing, command, request, &context, &|_| Map::new())?;
+        let events = R::default().decide(command, &context).map_err(ExecuteError::Domain)?;
+        let decided = self.prepare(id, &nothing(), events, Map::new(), request)?;
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 
@@ -300,21 +344,6 @@ impl<R: Record> Executor<R> {
         if request.patient { appender.append_patiently(append).await } else { appender.append(append).await }
     }
 
-    fn decide(
-        &self,
-        id: Uuid,
-        loaded: &Loaded<R>,
-        command: R::Command,
-        request: &Request,
-        context: &Context,
-        details: &impl Fn(&[R::Event]) -> Map<String, Value>,
-    ) -> Result<Decided<R>, ExecuteError<R::Error>> {
-        check_if_match(loaded, request)?;
-        let events = loaded.state.decide(command, context).map_err(ExecuteError::Domain)?;
-        let details = details(&events);
-        self.prepare(id, loaded, events, details, request)
-    }
-
     /// Appends events that were decided on elsewhere, by cqrs-es's framework.
     pub(crate) async fn append_decided(
         &self,
@@ -428,6 +457,11 @@ impl<R: Record> Executor<R> {
     pub fn forget_all(&self) {
         self.kept.clear();
     }
+}
+
+/// A record of which the log knows nothing.
+fn nothing<R: Record>() -> Loaded<R> {
+    Loaded { state: R::default(), version: 0, position: 0, epoch: "".into(), key: None }
 }
 
 /// Which lock the commands on a record share.

@@ -227,6 +227,23 @@ impl PersonKey {
         Ok(domain::Sealed(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)))
     }
 
+    /// Seals a part of something that is no event; what it is bound to is the tenant, the owner and the part's name.
+    ///
+    /// # Errors
+    /// If the operating system gives no random numbers.
+    pub fn seal_part(&self, tenant: Uuid, owner: Uuid, part: &str, text: &[u8]) -> Result<Vec<u8>, KeyError> {
+        encrypt(&Aes256Gcm::new((&*self.0).into()), text, &part_context(tenant, owner, part))
+    }
+
+    /// Opens what [`PersonKey::seal_part`] sealed.
+    ///
+    /// # Errors
+    /// [`KeyError::Damaged`] if it was changed, or belongs to another tenant, owner or part.
+    pub fn open_part(&self, tenant: Uuid, owner: Uuid, part: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let cipher = Aes256Gcm::new((&*self.0).into());
+        decrypt(&cipher, sealed, &part_context(tenant, owner, part)).ok_or(KeyError::Damaged(owner))
+    }
+
     /// Opens what [`PersonKey::seal`] sealed.
     ///
     /// # Errors
@@ -258,6 +275,10 @@ fn key_context(tenant: Uuid, person: Uuid) -> [u8; 32] {
     context[..16].copy_from_slice(tenant.as_bytes());
     context[16..].copy_from_slice(person.as_bytes());
     context
+}
+
+fn part_context(tenant: Uuid, owner: Uuid, part: &str) -> Vec<u8> {
+    [tenant.as_bytes().as_slice(), owner.as_bytes(), part.as_bytes()].concat()
 }
 
 fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {

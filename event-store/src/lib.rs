@@ -17,6 +17,7 @@ pub mod feed;
 pub mod json_text;
 pub mod keyring;
 pub mod load;
+pub mod lookup;
 pub mod receipt;
 pub mod seal;
 pub mod store;

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Prospect, Record};
+use domain::{Company, Import, Prospect, Record};
 use event_store::StoredEvent;
 use event_store::keyring::{KeyError, Keyring};
 use event_store::seal::PersonKeys;
@@ -94,7 +94,7 @@ impl Memory {
         let mut taken = events.len();
         for (index, event) in events.iter().enumerate() {
             let place = (event.tenant_id, event.aggregate_id);
-            if first.contains_key(&place) {
+            if event.aggregate_type == Import::TYPE || first.contains_key(&place) {
                 continue;
             }
             if held.is_full() {
@@ -210,6 +210,8 @@ impl Change {
         match event.aggregate_type.as_str() {
             Company::TYPE => apply(&mut self.companies, event, keys),
             Prospect::TYPE => apply(&mut self.prospects, event, keys),
+            // An import has no row; what it did to companies and prospects stands in their own events.
+            Import::TYPE => Ok(()),
             other => Err(ApplyError::Sort { position: event.position, aggregate_type: other.to_owned() }),
         }
     }

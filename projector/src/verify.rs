@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Prospect, Record as _, Status};
+use domain::{Company, Import, Prospect, Record as _, Status};
 use event_store::StoredEvent;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
@@ -144,6 +144,7 @@ async fn fold(log: &Feed, keyring: &Keyring, position: i64) -> Result<Records, V
             match event.aggregate_type.as_str() {
                 Company::TYPE => apply(&mut companies, event, &keys)?,
                 Prospect::TYPE => apply(&mut prospects, event, &keys)?,
+                Import::TYPE => {}
                 other => {
                     let aggregate_type = other.to_owned();
                     return Err(ApplyError::Sort { position: event.position, aggregate_type }.into());

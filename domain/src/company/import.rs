@@ -88,7 +88,7 @@ pub struct CompanyImportUndone {
 pub struct Terms<'a> {
     /// Which value wins.
     pub rule: &'a ConflictRule,
-    /// An older company that has the same name in the same country.
+    /// An older company that has the same name in the same country; noted where the rows make the company.
     pub looks_like: Option<Uuid>,
 }
 
@@ -178,7 +178,9 @@ pub fn take_in(
         }
         taken.rows.push(effect);
     }
-    if let (Some(company_id), None, Some(row)) = (terms.looks_like, after.review, rows.first()) {
+    if company.status == Status::Unregistered
+        && let (Some(company_id), Some(row)) = (terms.looks_like, rows.first())
+    {
         let reason = ReviewReason::LooksLike { company_id };
         taken.events.push(CompanyReviewRequested { import_id: Some(row.said.import_id), reason }.into());
     }
@@ -350,6 +352,9 @@ impl CompanyImported {
         }
         for (field, value) in &self.declined {
             company.provenance.decline(said, field, value);
+        }
+        if self.changes_something() {
+            company.provenance.note(said);
         }
         if let Some(domain) = &self.domain {
             company.domain = Some(domain.clone());

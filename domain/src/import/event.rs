@@ -16,7 +16,7 @@ events! {
         ImportOpened(ImportOpened) = 1,
         /// All its bytes are stored.
         ImportReceived(ImportReceived) = 1,
-        /// A chunk of its rows was done.
+        /// Chunks of its rows were done.
         ImportChunkFinished(ChunkFinished) = 1,
         /// All its rows were done.
         ImportFinished(ImportFinished) = 1,
@@ -57,12 +57,14 @@ pub struct ImportReceived {
     pub bytes: u64,
 }
 
-/// A chunk of rows was done.
+/// Some chunks of rows were done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkFinished {
-    /// Which one.
-    pub chunk: u32,
-    /// What became of its rows and of the records that they speak of.
+    /// The first one.
+    pub first: u32,
+    /// The last one.
+    pub last: u32,
+    /// What became of all rows up to here and of the records that they speak of.
     pub tally: Tally,
     /// Position of the last event that it led to, so far; 0 if there is none.
     pub position: i64,
@@ -124,28 +126,10 @@ pub struct Tally {
     pub in_review: u64,
     /// Rows that were left out for a reason.
     pub refused: u64,
-    /// Companies that rows made, changed, or left as they were.
+    /// Companies that the import made, changed, or left as they were, each counted once.
     pub companies: [u64; 3],
     /// Prospects, likewise.
     pub prospects: [u64; 3],
-}
-
-impl Tally {
-    /// Adds another one.
-    pub fn add(&mut self, other: &Self) {
-        self.read += other.read;
-        self.created += other.created;
-        self.updated += other.updated;
-        self.unchanged += other.unchanged;
-        self.in_review += other.in_review;
-        self.refused += other.refused;
-        for (sum, more) in self.companies.iter_mut().zip(other.companies) {
-            *sum += more;
-        }
-        for (sum, more) in self.prospects.iter_mut().zip(other.prospects) {
-            *sum += more;
-        }
-    }
 }
 
 impl ImportEvent {

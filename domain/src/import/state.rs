@@ -68,7 +68,7 @@ pub enum ImportCommand {
     Open(ImportOpened),
     /// All bytes are stored.
     Receive(ImportReceived),
-    /// The next chunk is done.
+    /// The next chunks are done.
     FinishChunk(ChunkFinished),
     /// All chunks are done.
     Finish,
@@ -160,7 +160,7 @@ impl Record for Import {
             (Unknown, ImportCommand::Open(opened)) => opened.into(),
             (Unknown, _) => return Err(ImportError::NotFound),
             (Receiving, ImportCommand::Receive(received)) => received.into(),
-            (Running, ImportCommand::FinishChunk(finished)) if finished.chunk == self.chunks_done + 1 => finished.into(),
+            (Running, ImportCommand::FinishChunk(finished)) if finished.first == self.chunks_done + 1 => finished.into(),
             (Running, ImportCommand::FinishChunk(_)) => return Err(ImportError::OtherChunk(self.chunks_done + 1)),
             (Running, ImportCommand::Finish) => ImportFinished { at }.into(),
             (Receiving | Running, ImportCommand::Fail { code, detail }) => ImportFailed { code, detail, at }.into(),
@@ -185,8 +185,8 @@ impl Record for Import {
                 self.received = Some(received.clone());
             }
             ImportEvent::ImportChunkFinished(finished) => {
-                self.chunks_done = finished.chunk;
-                self.tally.add(&finished.tally);
+                self.chunks_done = finished.last;
+                self.tally = finished.tally;
                 self.position = self.position.max(finished.position);
             }
             ImportEvent::ImportFinished(finished) => {

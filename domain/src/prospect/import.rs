@@ -270,7 +270,7 @@ impl Prospect {
         if self.personal_erased {
             personal = PersonalImported::default();
         }
-        let changes_person = !personal.fields.is_empty() || !personal.external_refs.is_empty() || !personal.attributes.is_empty();
+        let changes_person = personal.changes_something();
         let changed = !changes.is_empty() || company_id.is_some() || changes_person;
         if changed {
             effect.change = Change::Updated;
@@ -284,6 +284,12 @@ impl Prospect {
 }
 
 impl ProspectImported {
+    /// Whether the person is another one after it; else the row only said what did not prevail.
+    pub fn changes_something(&self) -> bool {
+        let personally = self.personal.as_ref().is_some_and(|personal| personal.open().is_none_or(PersonalImported::changes_something));
+        !self.changes.is_empty() || self.company_id.is_some() || personally
+    }
+
     pub(super) fn apply_to(&self, prospect: &mut Prospect) {
         let said = &self.said;
         let Prospect { profile, provenance, .. } = prospect;
@@ -303,6 +309,9 @@ impl ProspectImported {
         for (field, value) in &self.declined {
             prospect.provenance.decline(said, field, value);
         }
+        if self.changes_something() {
+            prospect.provenance.note(said);
+        }
         if let Some(Personal::Open(personal)) = &self.personal {
             personal.apply_to(said, prospect);
         }
@@ -311,6 +320,10 @@ impl ProspectImported {
 }
 
 impl PersonalImported {
+    fn changes_something(&self) -> bool {
+        !self.fields.is_empty() || !self.external_refs.is_empty() || !self.attributes.is_empty()
+    }
+
     fn apply_to(&self, said: &Said, prospect: &mut Prospect) {
         let Prospect { personal, provenance, .. } = prospect;
         let mut replaced = BTreeMap::new();

@@ -45,6 +45,9 @@ pub fn explain(input: &str) -> Explanation {
     let found = DomainOfHost::traced(input, &mut |step, result| steps.push((step, result.to_owned())));
     let outcome = found.and_then(|found| {
         steps.push(("owner", found.owner().code().unwrap_or("company").to_owned()));
+        if let Some(suspicion) = found.suspicion() {
+            steps.push(("suspicion", suspicion.to_owned()));
+        }
         found.if_of_a_company().map(|found| found.domain)
     });
     Explanation { steps, outcome }
@@ -57,6 +60,21 @@ impl DomainOfHost {
     /// As [`DomainOfHost::parse`], and `free_mail`, `disposable_mail` or `shared_host` where it is nobody's own.
     pub fn of_company(input: &str) -> Result<Self, Invalid> {
         Self::parse(input)?.if_of_a_company()
+    }
+
+    /// Why a person should look at the domain before a company is made of it: it is one slip of the finger away from a mail host
+    /// (`gmial.com`), or ends in what nobody registers domains under (`acme.local`). None if there is nothing to see.
+    pub fn suspicion(&self) -> Option<&'static str> {
+        let domain = self.domain.as_str();
+        if psl::suffix(domain.as_bytes()).is_none_or(|suffix| !suffix.is_known()) {
+            return Some("ends in no known public suffix");
+        }
+        let (label, suffix) = domain.split_once('.')?;
+        let near = |host: &&str| {
+            let (known, known_suffix) = host.split_once('.').unwrap_or((host, ""));
+            (label == known && one_slip(suffix, known_suffix)) || (suffix == known_suffix && one_slip(label, known))
+        };
+        MISTYPED.iter().find(|host| near(host)).map(|_| "looks like a mistyped mail host")
     }
 
     fn if_of_a_company(self) -> Result<Self, Invalid> {
@@ -97,6 +115,28 @@ impl DomainOfHost {
         let host = self.host.strip_prefix("www.").unwrap_or(&self.host);
         PAGE_HOSTS.binary_search(&host).is_ok()
             || (self.form == Form::Page && SHARED_HOSTS.binary_search(&domain).is_ok())
+    }
+}
+
+/// Mail hosts that are mistyped every day, with labels so long that few other names are near them.
+const MISTYPED: &[&str] =
+    &["gmail.com", "googlemail.com", "hotmail.com", "icloud.com", "outlook.com", "protonmail.com", "yahoo.com"];
+
+/// Whether one text becomes the other by one letter that is added, left out, or another one, or by two that are swapped.
+fn one_slip(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    let same = short.iter().zip(long).take_while(|(a, b)| a == b).count();
+    if same == long.len() {
+        return false;
+    }
+    match long.len() - short.len() {
+        0 => {
+            let swapped = short.len() > same + 1 && short[same] == long[same + 1] && short[same + 1] == long[same];
+            short[same + 1..] == long[same + 1..] || (swapped && short[same + 2..] == long[same + 2..])
+        }
+        1 => short[same..] == long[same + 1..],
+        _ => false,
     }
 }
 
