@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use domain::{Company, CompanyCommand, CompanyEvent, Prospect};
+use domain::{Company, CompanyCommand, CompanyEvent, Import, Prospect};
 use event_store::receipt::NewReceipt;
 use event_store::{Answer, Executor, Metadata, Request, Store};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -21,6 +21,9 @@ use crate::problems::{company_error, not_carried_out, prospect_error};
 /// Longest idempotency key, and longest of the ids and names that a client may put into an event's metadata.
 const LABEL_CHARACTERS_MAX: usize = 255;
 
+/// Memory for imports used lately: they are few, and small without their rows.
+const IMPORTS_BYTES: u64 = 1 << 20;
+
 /// What the routes share.
 pub struct Service {
     /// Those who carry out.
@@ -33,9 +36,10 @@ pub struct Service {
 
 /// An executor for each sort of record.
 pub struct Executors {
-    store: Store,
-    companies: Executor<Company>,
-    prospects: Executor<Prospect>,
+    pub(crate) store: Store,
+    pub(crate) companies: Executor<Company>,
+    pub(crate) prospects: Executor<Prospect>,
+    pub(crate) imports: Executor<Import>,
 }
 
 impl Executors {
@@ -44,6 +48,7 @@ impl Executors {
         Self {
             companies: Executor::new(store.clone(), cache_bytes / 3 * 2),
             prospects: Executor::new(store.clone(), cache_bytes / 3),
+            imports: Executor::new(store.clone(), IMPORTS_BYTES),
             store,
         }
     }
