@@ -9,8 +9,10 @@ mod builtin;
 mod charset;
 mod convert;
 mod decompress;
+mod fields;
 mod form;
 mod guess;
+mod header;
 mod intake;
 mod mapped;
 mod mapping;
@@ -19,6 +21,7 @@ mod refusal;
 mod rows;
 mod sniff;
 mod split;
+mod text;
 
 pub use bind::Bound;
 pub use builtin::NAMES as BUILTIN_NAMES;
