@@ -1,5 +1,6 @@
 //! From an operation to its answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -15,6 +16,7 @@ use service_kit::problem::{Code, Problem};
 use service_kit::shutdown::Shutdown;
 use uuid::Uuid;
 
+use crate::import::Imports;
 use crate::operation::{Operation, Target};
 use crate::problems::{company_error, not_carried_out, prospect_error};
 
@@ -27,7 +29,9 @@ const IMPORTS_BYTES: u64 = 1 << 20;
 /// What the routes share.
 pub struct Service {
     /// Those who carry out.
-    pub executors: Executors,
+    pub executors: Arc<Executors>,
+    /// Lists of many records.
+    pub imports: Arc<Imports>,
     /// How long one command may take.
     pub deadline: Duration,
     /// Tells batches that this process is to end.
@@ -110,7 +114,13 @@ impl Caller {
         self.context.request_id
     }
 
-    fn metadata(&self) -> Metadata {
+    /// Whose records.
+    pub fn tenant_id(&self) -> Uuid {
+        self.principal.tenant_id
+    }
+
+    /// What stands beside the events of what is asked for.
+    pub fn metadata(&self) -> Metadata {
         let request_id = self.context.request_id.to_string();
         Metadata {
             actor: format!("key:{}", self.principal.key_prefix),
