@@ -21,7 +21,9 @@ mod refusal;
 mod rows;
 mod sniff;
 mod split;
+mod template;
 mod text;
+mod write;
 
 pub use bind::Bound;
 pub use builtin::NAMES as BUILTIN_NAMES;
