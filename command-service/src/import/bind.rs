@@ -122,9 +122,10 @@ impl Bound {
             let pieces = |template: &Template| bound_pieces(template, &find);
             Some(BoundId { id: pieces(id), source: source.as_ref().map(pieces), name: Some(shown.clone()) })
         };
-        let updated_at = mapping.updated_at.as_ref().and_then(|from| {
-            Some((find(&from.column)?, from.column.clone(), from.conversion.clone(), from.lenient))
-        });
+        let updated_at = mapping
+            .updated_at
+            .as_ref()
+            .and_then(|from| Some((find(&from.column)?, from.column.clone(), from.conversion.clone(), from.lenient)));
         Ok(Self {
             constants: mapping.constants.iter().map(constant).collect(),
             company_id: bound_id(&ids.company, &ids.company_source),

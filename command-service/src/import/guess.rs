@@ -16,36 +16,66 @@ const NAMES: &[(&str, &str)] = &[
     ("prospect.salutation", "salutation anrede civilite tratamiento"),
     ("prospect.first_name", "firstname givenname forename vorname prenom nombre"),
     ("prospect.last_name", "lastname surname familyname nachname familienname nomdefamille apellido apellidos"),
-    ("prospect.full_name", "fullname contactname contact contactperson ansprechpartner nomcomplet nombrecompleto personname leadname"),
-    ("prospect.email", "email emailaddress mail workemail businessemail contactemail emailadresse mailadresse courriel adressemail adresseemail correo correoelectronico"),
+    (
+        "prospect.full_name",
+        "fullname contactname contact contactperson ansprechpartner nomcomplet nombrecompleto personname leadname",
+    ),
+    (
+        "prospect.email",
+        "email emailaddress mail workemail businessemail contactemail emailadresse mailadresse courriel adressemail adresseemail correo correoelectronico",
+    ),
     ("company.email_address", "companyemail infoemail"),
     ("prospect.job_title", "jobtitle title position role job occupation funktion poste fonction cargo puesto"),
     ("prospect.job_title_level", "jobtitlelevel seniority level joblevel managementlevel employmentseniority"),
     ("prospect.department", "department abteilung service departement departamento"),
     ("prospect.job_title_link", "jobtitlelink linkedin linkedinurl linkedinprofile personlinkedinurl"),
-    ("prospect.mobile_phone", "mobilephone mobile mobilephonenumber cell cellphone mobil handy mobilnummer mobiltelefon portable movil"),
-    ("person.phone", "phone phonenumber telephone tel telefon telefonnummer workphone businessphone directphone telefono"),
+    (
+        "prospect.mobile_phone",
+        "mobilephone mobile mobilephonenumber cell cellphone mobil handy mobilnummer mobiltelefon portable movil",
+    ),
+    (
+        "person.phone",
+        "phone phonenumber telephone tel telefon telefonnummer workphone businessphone directphone telefono",
+    ),
     ("company.phone", "companyphone corporatephone mainphone"),
-    ("person.address", "address street streetaddress mailingstreet address1 addressline1 strasse anschrift adresse rue direccion calle"),
+    (
+        "person.address",
+        "address street streetaddress mailingstreet address1 addressline1 strasse anschrift adresse rue direccion calle",
+    ),
     ("person.city", "city town location mailingcity ort stadt ville ciudad"),
-    ("person.state", "state province region stateregion stateprovince mailingstateprovince bundesland provincia estado"),
-    ("person.zip_code", "zip zipcode postalcode postcode zippostalcode mailingzippostalcode plz postleitzahl codepostal codigopostal"),
+    (
+        "person.state",
+        "state province region stateregion stateprovince mailingstateprovince bundesland provincia estado",
+    ),
+    (
+        "person.zip_code",
+        "zip zipcode postalcode postcode zippostalcode mailingzippostalcode plz postleitzahl codepostal codigopostal",
+    ),
     ("person.country", "country countryregion mailingcountry land pays pais"),
     ("company.address", "companyaddress companystreet"),
     ("company.city", "companycity"),
     ("company.state", "companystate"),
     ("company.zip_code", "companyzip companyzipcode companypostalcode"),
     ("company.country", "companycountry"),
-    ("company.name", "company companyname organization organisation organizationname account accountname companyaccount associatedcompany employer firma firmenname unternehmen entreprise societe empresa"),
+    (
+        "company.name",
+        "company companyname organization organisation organizationname account accountname companyaccount associatedcompany employer firma firmenname unternehmen entreprise societe empresa",
+    ),
     ("company.legal_name", "legalname legalentity"),
     ("company.domain", "domain companydomain companydomainname emaildomain"),
-    ("company.website", "website websiteurl web url homepage companywebsite companyurl webseite internet siteweb sitio sitioweb paginaweb"),
+    (
+        "company.website",
+        "website websiteurl web url homepage companywebsite companyurl webseite internet siteweb sitio sitioweb paginaweb",
+    ),
     ("company.industry", "industry sector branche secteur industria"),
     ("company.company_type", "companytype type"),
     ("company.founding_date", "founded foundingdate yearfounded foundedyear"),
     ("company.short_description", "shortdescription description tagline"),
     ("company.long_description", "longdescription about"),
-    ("company.employee_count", "employees employeecount numberofemployees noofemployees teamsize mitarbeiter mitarbeiterzahl effectif empleados headcount"),
+    (
+        "company.employee_count",
+        "employees employeecount numberofemployees noofemployees teamsize mitarbeiter mitarbeiterzahl effectif empleados headcount",
+    ),
     ("company.employee_range", "employeerange companysize size employeesrange"),
     ("company.min_employee_size", "minemployeesize"),
     ("company.max_employee_size", "maxemployeesize"),
@@ -69,7 +99,9 @@ pub(super) fn guess<'a>(form: &Form, sample: impl Iterator<Item = Row<'a>>) -> M
         }
     }
     let mut found: Vec<Option<&str>> = names.iter().map(|name| by_name(name)).collect();
-    for (index, name) in names.iter().enumerate().filter(|(index, _)| form.format == Format::NdJson || *index < form.columns.len()) {
+    for (index, name) in
+        names.iter().enumerate().filter(|(index, _)| form.format == Format::NdJson || *index < form.columns.len())
+    {
         if found[index].is_some() || plain(name) == "id" {
             continue;
         }
@@ -105,7 +137,8 @@ pub(super) fn guess<'a>(form: &Form, sample: impl Iterator<Item = Row<'a>>) -> M
                 None
             }
             (None, "updatedat" | "lastmodifieddate" | "modified" | "lastupdated") => {
-                updated_at = Some(super::mapping::UpdatedAt { column: column.clone(), conversion: None, lenient: true });
+                updated_at =
+                    Some(super::mapping::UpdatedAt { column: column.clone(), conversion: None, lenient: true });
                 None
             }
             (target, _) => target.map(|target| target.replace("person.", &format!("{side}."))),
@@ -117,7 +150,9 @@ pub(super) fn guess<'a>(form: &Form, sample: impl Iterator<Item = Row<'a>>) -> M
             columns.push((column.clone(), vec![rule]));
         }
     }
-    let template = id.filter(|name| !name.contains(['{', '}', '|'])).and_then(|name| Template::parse(&format!("{{{name}}}"), true).ok());
+    let template = id
+        .filter(|name| !name.contains(['{', '}', '|']))
+        .and_then(|name| Template::parse(&format!("{{{name}}}"), true).ok());
     let ids = if side == "prospect" {
         Ids { prospect: template, ..Ids::default() }
     } else {
@@ -152,7 +187,8 @@ fn by_values(values: &[String]) -> Option<&'static str> {
     let most = |test: &dyn Fn(&str) -> bool| {
         !values.is_empty() && values.iter().filter(|value| test(value)).count() * 2 > values.len()
     };
-    let is_url = |value: &str| value.starts_with("http://") || value.starts_with("https://") || value.starts_with("www.");
+    let is_url =
+        |value: &str| value.starts_with("http://") || value.starts_with("https://") || value.starts_with("www.");
     let has = |value: &str, part: &str| is_url(value) && value.contains(part);
     if most(&|value| value.split_once('@').is_some_and(|(_, host)| host.contains('.')) && !value.contains([' ', '/'])) {
         Some("prospect.email")

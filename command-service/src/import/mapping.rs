@@ -175,7 +175,9 @@ impl Mapping {
                 return Err(MappingError::Duplicate(name));
             }
             let rules = match value {
-                Value::Array(rules) => rules.into_iter().map(|rule| Rule::parse(&name, rule)).collect::<Result<_, _>>()?,
+                Value::Array(rules) => {
+                    rules.into_iter().map(|rule| Rule::parse(&name, rule)).collect::<Result<_, _>>()?
+                }
                 rule => vec![Rule::parse(&name, rule)?],
             };
             columns.push((name, rules));

@@ -36,7 +36,8 @@ pub(super) enum Place {
 }
 
 /// What has ways of its own, or cannot be told by a list.
-const NOT_PLAIN: &[&str] = &["domain", "additional_domains", "external_refs", "attributes", "social_media", "company_id"];
+const NOT_PLAIN: &[&str] =
+    &["domain", "additional_domains", "external_refs", "attributes", "social_media", "company_id"];
 
 impl Target {
     /// Reads `company.name`, `prospect.full_name`, `company.social_media.LinkedIn`, `prospect.attributes.tier`, …

@@ -106,8 +106,8 @@ impl Text {
             return Err(Refusal::NotAList { what, instead });
         }
         // A byte order mark is stronger than what is declared, as in the Encoding Standard.
-        let (charset, mark_bytes) = charset::byte_order_mark(&self.head)
-            .unwrap_or((self.declared.charset.unwrap_or(Charset::Utf8), 0));
+        let (charset, mark_bytes) =
+            charset::byte_order_mark(&self.head).unwrap_or((self.declared.charset.unwrap_or(Charset::Utf8), 0));
         self.decoding = Some((charset::decoder(charset), charset));
         let head = self.head.split_off(mark_bytes);
         self.decode(&head, false, out)?;
@@ -123,7 +123,8 @@ impl Text {
         if let Some(nul) = memchr(0, &self.text.as_bytes()[before..]) {
             let start = self.splitter.as_ref().map_or(0, Splitter::start);
             let line = self.line + split::line_breaks(&self.text.as_bytes()[start..before + nul]);
-            let utf_16 = *charset == Charset::Utf8 && charset::looks_like_utf_16(if self.head.is_empty() { bytes } else { &self.head });
+            let utf_16 = *charset == Charset::Utf8
+                && charset::looks_like_utf_16(if self.head.is_empty() { bytes } else { &self.head });
             return Err(Refusal::NulByte { line, utf_16 });
         }
         if self.splitter.is_none() && !self.choose_format()? {
@@ -176,11 +177,7 @@ impl Text {
             let Some(record) = splitter.next(self.text.as_bytes(), last) else {
                 let (start, quote) = (splitter.start(), splitter.open_quote());
                 let too_long = self.text.len() - start > RECORD_BYTES_MAX;
-                return if too_long || (last && quote.is_some()) {
-                    Err(self.endless(start, quote))
-                } else {
-                    Ok(())
-                };
+                return if too_long || (last && quote.is_some()) { Err(self.endless(start, quote)) } else { Ok(()) };
             };
             if record.content_end - record.start > RECORD_BYTES_MAX {
                 return Err(self.endless(record.start, None));

@@ -145,7 +145,8 @@ fn ndjson_is_mapped_by_its_keys() {
         [ids]
         company = "{company.id}"
     "#;
-    let list = r#"{"company":{"name":"Acme","size":12,"id":7},"people":["Ada","Jo"],"vip":true,"tags":["a","b"],"none":null}"#;
+    let list =
+        r#"{"company":{"name":"Acme","size":12,"id":7},"people":["Ada","Jo"],"vip":true,"tags":["a","b"],"none":null}"#;
     let row = mapped(toml, list);
     let expected = json!({"name": "Acme", "employee_count": 12, "external_refs": [{"source": "list", "id": "7"}],
         "attributes": {"vip": true, "tags": "a, b"}});
@@ -209,7 +210,10 @@ fn built_in_and_guessed_mappings_come_back_from_their_file() {
 fn the_customer_mapping_reads_both_spellings() {
     let values = "Ms,Ada,L,a@acme.test,+49 1,+49 2,CTO,C-Level,R&D,https://l.test,Acme,IT,11,50,https://s.test,5000,Way 1,Bonn,NRW,DE,53111,7,crm,8,2024-01-01,2024-01-02 03:04:05";
     let camel = "salutation,firstName,lastName,email,phone,mobilePhone,jobTitle,jobTitleLevel,department,jobTitleLink,company,industry,minEmployeeSize,maxEmployeeSize,employeeSizeLink,revenue,address,city,state,country,zipCode,id,externalSource,externalId,createdAt,updatedAt";
-    let snake: String = camel.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] }).collect();
+    let snake: String = camel
+        .chars()
+        .flat_map(|c| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] })
+        .collect();
     let customer = Mapping::builtin("customer").expect("built in");
     let camel_row = map(&customer, &format!("{camel}\n{values}\n")).remove(0).unwrap_or_else(|r| panic!("{r:?}"));
     assert_eq!(
@@ -217,7 +221,10 @@ fn the_customer_mapping_reads_both_spellings() {
         json!({"name": "Acme", "industry": "IT", "min_employee_size": 11, "max_employee_size": 50, "employee_size_link": "https://s.test", "revenue": 5000})
     );
     let person = &camel_row.prospects[0];
-    assert_eq!((&person["phone"], &person["address"], &person["zip_code"]), (&json!("+49 1"), &json!("Way 1"), &json!("53111")));
+    assert_eq!(
+        (&person["phone"], &person["address"], &person["zip_code"]),
+        (&json!("+49 1"), &json!("Way 1"), &json!("53111"))
+    );
     assert_eq!(person["external_refs"], json!([{"source": "crm", "id": "8"}]));
     assert!(camel_row.updated_at.is_some_and(|time| time == 1_704_164_645));
     let snake_row = map(&customer, &format!("{snake}\n{values}\n")).remove(0).unwrap_or_else(|r| panic!("{r:?}"));
@@ -237,8 +244,13 @@ fn headers_are_guessed() {
     assert_eq!(
         targets("Vorname;Nachname;E-Mail;Firma;Straße;PLZ;Ort\na;b;c@d.test;e;f;g;h\n"),
         pairs(&[
-            ("Vorname", "prospect.first_name"), ("Nachname", "prospect.last_name"), ("E-Mail", "prospect.email"),
-            ("Firma", "company.name"), ("Straße", "prospect.address"), ("PLZ", "prospect.zip_code"), ("Ort", "prospect.city"),
+            ("Vorname", "prospect.first_name"),
+            ("Nachname", "prospect.last_name"),
+            ("E-Mail", "prospect.email"),
+            ("Firma", "company.name"),
+            ("Straße", "prospect.address"),
+            ("PLZ", "prospect.zip_code"),
+            ("Ort", "prospect.city"),
         ])
     );
     assert_eq!(
@@ -316,7 +328,11 @@ fn real_lists_are_mapped_to_the_last_row() {
         let all: Vec<Mapped> = chunks
             .iter()
             .flat_map(|chunk| rows(&form, chunk))
-            .map(|row| bound.map(name, &row.cells.ok().expect("cells")).unwrap_or_else(|reasons| panic!("{}: {reasons:?}", row.line)))
+            .map(|row| {
+                bound
+                    .map(name, &row.cells.ok().expect("cells"))
+                    .unwrap_or_else(|reasons| panic!("{}: {reasons:?}", row.line))
+            })
             .collect();
         assert_eq!(all.len(), row_count, "{name}");
         assert_eq!(all.iter().map(|row| row.prospects.len()).sum::<usize>(), prospect_count, "{name}");
