@@ -119,7 +119,7 @@ impl Bound {
                 Piece::Text(_) | Piece::Number => None,
             })?;
             let shown = folded.iter().position(|column| *column == name).map_or(&name, |index| &form.columns[index]);
-            let pieces = |template: &Template| bound_pieces(template, &find);
+            let pieces = |template: &Template| bound_pieces(template, find);
             Some(BoundId { id: pieces(id), source: source.as_ref().map(pieces), name: Some(shown.clone()) })
         };
         let updated_at = mapping
@@ -152,8 +152,8 @@ impl Bound {
             let read = match &rule.each {
                 Some(split) => entries(&cell, split).map(|entries| lists.push((rule, entries))),
                 None => rule.value(&cell).and_then(|value| match (rule.target.side, &rule.target.place) {
-                    (_, Place::Domain) => Ok(put_text(&mut mapped.domain, &value)),
-                    (_, Place::Website) => Ok(put_text(&mut mapped.website, &value)),
+                    (_, Place::Domain) => put_text(&mut mapped.domain, &value),
+                    (_, Place::Website) => put_text(&mut mapped.website, &value),
                     (Side::Company, place) => company.put(place, value),
                     (Side::Prospect, place) => person.put(place, value),
                 }),
@@ -163,7 +163,7 @@ impl Bound {
             }
         }
         let mut people = if self.each {
-            self.people(&person, &lists, &mut mapped.dropped, &mut refused)
+            people(&person, &lists, &mut mapped.dropped, &mut refused)
         } else if OF_A_PERSON.iter().any(|name| person.fields.contains_key(*name)) {
             vec![person]
         } else {
@@ -198,8 +198,8 @@ impl Bound {
         }
         for (target, value) in &self.constants {
             match (target.side, &target.place) {
-                (_, Place::Domain) => put_text(&mut mapped.domain, value),
-                (_, Place::Website) => put_text(&mut mapped.website, value),
+                (_, Place::Domain) => drop(put_text(&mut mapped.domain, value)),
+                (_, Place::Website) => drop(put_text(&mut mapped.website, value)),
                 // A constant range or name was looked at by nobody before; what it does not say is not said.
                 (Side::Company, place) => drop(company.put(place, value.clone())),
                 (Side::Prospect, place) => people.iter_mut().for_each(|person| drop(person.put(place, value.clone()))),
@@ -251,30 +251,6 @@ impl Bound {
             Place::SocialMedia(_) => false,
             Place::Attribute(key) => name == "attributes" && *key == unescaped(below),
         })
-    }
-
-    /// The people of a row whose lists name them.
-    fn people(
-        &self,
-        all: &Members,
-        lists: &[(&BoundRule, Vec<String>)],
-        dropped: &mut Vec<Reason>,
-        refused: &mut Vec<Reason>,
-    ) -> Vec<Members> {
-        let count = lists.iter().map(|(_, entries)| entries.len()).max().unwrap_or(0);
-        let mut people = Vec::with_capacity(count);
-        for number in 0..count {
-            let mut person = all.clone();
-            for (rule, entries) in lists {
-                let Some(entry) = entries.get(number) else { continue };
-                let put = rule.conversion.convert(entry).and_then(|value| person.put(&rule.target.place, value));
-                if let Err(unreadable) = put {
-                    rule.refuse(&unreadable, dropped, refused);
-                }
-            }
-            people.push(person);
-        }
-        people
     }
 }
 
@@ -415,6 +391,29 @@ impl Members {
     }
 }
 
+/// The people of a row whose lists name them.
+fn people(
+    all: &Members,
+    lists: &[(&BoundRule, Vec<String>)],
+    dropped: &mut Vec<Reason>,
+    refused: &mut Vec<Reason>,
+) -> Vec<Members> {
+    let count = lists.iter().map(|(_, entries)| entries.len()).max().unwrap_or(0);
+    let mut people = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut person = all.clone();
+        for (rule, entries) in lists {
+            let Some(entry) = entries.get(number) else { continue };
+            let put = rule.conversion.convert(entry).and_then(|value| person.put(&rule.target.place, value));
+            if let Err(unreadable) = put {
+                rule.refuse(&unreadable, dropped, refused);
+            }
+        }
+        people.push(person);
+    }
+    people
+}
+
 fn bound_pieces(template: &Template, find: impl Fn(&str) -> Option<Column>) -> Vec<Piece<Column>> {
     let bound = |piece: &Piece<String>| match piece {
         Piece::Text(text) => Piece::Text(text.clone()),
@@ -444,10 +443,13 @@ fn cell_text<'a>(cell: &Cell<'a>) -> std::borrow::Cow<'a, str> {
     }
 }
 
-fn put_text(place: &mut Option<String>, value: &Value) {
+/// Keeps the first value, as it stands.
+#[expect(clippy::unnecessary_wraps, reason = "the places beside it can refuse")]
+fn put_text(place: &mut Option<String>, value: &Value) -> Result<(), Unreadable> {
     if place.is_none() && !value.is_null() {
         *place = Some(text_of(value).into_owned());
     }
+    Ok(())
 }
 
 fn key_of(name: &str) -> String {

@@ -4,7 +4,7 @@ use super::form::{Form, Format};
 use super::header::fold;
 use super::mapping::{Ids, Mapping, Rule, Unmapped};
 use super::place::{Place, Target};
-use super::rows::{Column, Row, text_of};
+use super::rows::{Cell, Cells, Column, Row, text_of};
 use super::template::Template;
 
 /// So many rows are looked at.
@@ -93,7 +93,7 @@ const OF_PEOPLE: &[&str] = &["prospect.first_name", "prospect.last_name", "prosp
 pub(super) fn guess<'a>(form: &Form, sample: impl Iterator<Item = Row<'a>>) -> Mapping {
     let rows: Vec<_> = sample.take(SAMPLE_ROWS).filter_map(|row| row.cells.ok()).collect();
     let mut names = form.columns.clone();
-    for (name, _) in rows.iter().flat_map(|cells| cells.members()) {
+    for (name, _) in rows.iter().flat_map(Cells::members) {
         if !names.contains(name) && names.len() < super::intake::COLUMNS_MAX {
             names.push(name.clone());
         }
@@ -110,8 +110,8 @@ pub(super) fn guess<'a>(form: &Form, sample: impl Iterator<Item = Row<'a>>) -> M
             Format::NdJson => Column::Named(name.clone()),
         };
         let values = rows.iter().filter_map(|cells| cells.cell(&column)).map(|cell| match cell {
-            super::rows::Cell::Text(text) => text.to_owned(),
-            super::rows::Cell::Json(value) => text_of(value).into_owned(),
+            Cell::Text(text) => text.to_owned(),
+            Cell::Json(value) => text_of(value).into_owned(),
         });
         let target = by_values(&values.collect::<Vec<_>>());
         found[index] = target.filter(|target| !found.contains(&Some(*target)));

@@ -323,7 +323,7 @@ fn ndjson_is_a_record_a_line() {
     let rows: Vec<_> = chunks.iter().flat_map(|chunk| rows(&all.form, chunk)).collect();
     assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 4, 5, 6]);
     assert_eq!(rows[0].text, "{\"a\":\"x\\ny\",\"b\":{\"c\":[1,\"d\"]}}");
-    let first = rows[0].cells.as_ref().ok().expect("an object");
+    let first = rows[0].cells.as_ref().expect("an object");
     assert_eq!((first.get("A").as_deref(), first.get("b.c").as_deref()), (Some("x\ny"), Some("[1,\"d\"]")));
     let codes: Vec<_> = rows.iter().filter_map(|row| row.cells.as_ref().err()).map(|bad| bad.code).collect();
     assert_eq!(codes, ["not_an_object", "not_json"]);
@@ -404,10 +404,6 @@ proptest! {
             }).filter(|cells: &Vec<String>| cells.len() != 1 || !cells[0].trim().is_empty() || cells[0].is_empty()).collect();
             let theirs: Vec<Vec<String>> = records.map(|record| record.iter().map(str::to_owned).collect()).collect();
             prop_assert_eq!(mine, theirs);
-            for row in &rows {
-                let before: usize = with_header.find(row.text).unwrap_or(0);
-                prop_assert!(before < with_header.len());
-            }
         }
     }
 }

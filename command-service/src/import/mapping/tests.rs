@@ -22,7 +22,7 @@ fn map(mapping: &Mapping, list: &str) -> Vec<Result<Mapped, Vec<Reason>>> {
     let (form, chunks) = read(list.as_bytes());
     let bound = mapping.bind(&form).expect("bound");
     let all = chunks.iter().flat_map(|chunk| rows(&form, chunk));
-    all.map(|row| bound.map("list", &row.cells.ok().expect("cells"))).collect()
+    all.map(|row| bound.map("list", &row.cells.expect("cells"))).collect()
 }
 
 fn mapped(toml: &str, list: &str) -> Mapped {
@@ -330,7 +330,7 @@ fn real_lists_are_mapped_to_the_last_row() {
             .flat_map(|chunk| rows(&form, chunk))
             .map(|row| {
                 bound
-                    .map(name, &row.cells.ok().expect("cells"))
+                    .map(name, &row.cells.expect("cells"))
                     .unwrap_or_else(|reasons| panic!("{}: {reasons:?}", row.line))
             })
             .collect();
