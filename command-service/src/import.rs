@@ -34,10 +34,12 @@ mod sniff;
 mod split;
 mod staging;
 mod step;
+mod template;
 mod text;
 mod undo;
 mod work;
 mod world;
+mod write;
 
 pub use bind::Bound;
 pub use builtin::NAMES as BUILTIN_NAMES;

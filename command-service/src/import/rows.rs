@@ -225,6 +225,13 @@ pub(super) fn text_of(value: &Value) -> Cow<'_, str> {
     }
 }
 
+impl std::fmt::Debug for Cells<'_> {
+    /// Without the texts: they are of persons.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cells").finish_non_exhaustive()
+    }
+}
+
 fn not_blank(text: &str) -> Option<&str> {
     let text = text.trim();
     (!text.is_empty()).then_some(text)

@@ -63,7 +63,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Trouble::Passing`] if it is to be taken up again later; the import stands as it is.
-    pub async fn run(&self) -> Result<(), Trouble> {
+    pub async fn run(self: &Arc<Self>) -> Result<(), Trouble> {
         let import = self.load().await?;
         match import.state.state {
             ImportState::Receiving => self.fail("interrupted", "the service ended while the bytes came in: send them again").await,

@@ -11,19 +11,16 @@ use domain::company::{Change, CompanySaid, RowEffect};
 use domain::import::Tally;
 use domain::prospect::{KnownAs, ProspectSaid};
 use domain::value::company_name;
-use domain::{ClaimKey, ConflictRule, Status};
-use futures_util::StreamExt as _;
+use domain::{ClaimKey, ConflictRule};
 use uuid::Uuid;
 
 use super::ids::record_id;
 use super::outcome::{Outcome, RowOutcome, RowReason};
 use super::reading::Reading;
-use super::world::{Carried, Groups, IN_FLIGHT_MAX, Place, Trouble, Value, World};
+use super::world::{Carried, Groups, Place, Trouble, Value, World};
 
 /// How often a record is looked for again after being overtaken.
 const ROUNDS_MAX: usize = 6;
-/// How many merges are followed to a company.
-const MERGES_MAX: usize = 10;
 
 /// What an unfinished step had done before it was interrupted: the records that it changed, with the sequence of its first event on
 /// each. All of a record's rows in a step are one command, so it did all of it or nothing.
@@ -337,19 +334,19 @@ impl Step {
         let values: Vec<Value> = asked.iter().map(|(value, ..)| value.clone()).collect();
         self.holders.extend(self.world.holders(&values).await?);
         asked.retain(|(value, ..)| !self.holders.contains_key(value));
-        let world = &self.world;
-        let looked = futures_util::stream::iter(asked)
-            .map(async |(value, candidates, company)| {
+        let looks = asked.into_iter().map(|(value, candidates, company)| {
+            let world = Arc::clone(&self.world);
+            tokio::spawn(async move {
                 for candidate in candidates {
-                    if is_at(world, candidate, company).await? {
+                    if world.is_at(candidate, company).await? {
                         return Ok(Some((value, candidate)));
                     }
                 }
                 Ok::<_, Trouble>(None)
             })
-            .buffered(IN_FLIGHT_MAX);
-        let found: Vec<_> = looked.collect().await;
-        for found in found {
+        });
+        let looks: Vec<_> = looks.collect();
+        for found in joined(looks).await? {
             if let Some((value, id)) = found? {
                 self.holders.entry(value).or_insert(id);
             }
@@ -461,27 +458,6 @@ impl Counted {
             Change::Updated | Change::Unchanged => {}
         }
     }
-}
-
-/// Whether a person is at this company, or known from it, or at one that was merged into it.
-async fn is_at(world: &World, prospect: Uuid, company: Option<Uuid>) -> Result<bool, Trouble> {
-    let prospect = world.glance_at_prospect(prospect).await?;
-    if prospect.status != Status::Live {
-        return Ok(false);
-    }
-    let (Some(mut at), Some(company)) = (prospect.company_id, company) else {
-        return Ok(prospect.company_id == company);
-    };
-    for _ in 0..MERGES_MAX {
-        if at == company {
-            return Ok(true);
-        }
-        match world.glance_at_company(at).await?.status {
-            Status::Merged { into } => at = into,
-            Status::Unregistered | Status::Live | Status::Deleted => break,
-        }
-    }
-    Ok(false)
 }
 
 /// Waits for commands, in bounded numbers.

@@ -19,7 +19,7 @@ pub(super) struct Text {
     head: Vec<u8>,
     decoding: Option<(Decoder, Charset)>,
     /// Text from the first record of the chunk that is not full yet.
-    text: String,
+    decoded: String,
     /// How records are found, once the format is known.
     splitter: Option<Splitter>,
     form: Option<Form>,
@@ -48,7 +48,7 @@ impl Text {
             compression: Compression::Plain,
             head: Vec::new(),
             decoding: None,
-            text: String::new(),
+            decoded: String::new(),
             splitter: None,
             form: None,
             chunk: Begun { start: 0, end: 0, first_row: 1, first_line: 1, rows: 0 },
@@ -68,7 +68,7 @@ impl Text {
 
     pub(super) fn held_bytes(&self) -> usize {
         let columns = self.form.iter().flat_map(|form| &form.columns);
-        self.head.capacity() + self.text.capacity() + columns.map(|name| name.capacity() + 24).sum::<usize>()
+        self.head.capacity() + self.decoded.capacity() + columns.map(|name| name.capacity() + 24).sum::<usize>()
     }
 
     /// Takes bytes that were packed in this way.
@@ -106,8 +106,8 @@ impl Text {
             return Err(Refusal::NotAList { what, instead });
         }
         // A byte order mark is stronger than what is declared, as in the Encoding Standard.
-        let (charset, mark_bytes) = charset::byte_order_mark(&self.head)
-            .unwrap_or((self.declared.charset.unwrap_or(Charset::Utf8), 0));
+        let (charset, mark_bytes) =
+            charset::byte_order_mark(&self.head).unwrap_or((self.declared.charset.unwrap_or(Charset::Utf8), 0));
         self.decoding = Some((charset::decoder(charset), charset));
         let head = self.head.split_off(mark_bytes);
         self.decode(&head, false, out)?;
@@ -117,13 +117,14 @@ impl Text {
 
     fn decode(&mut self, bytes: &[u8], last: bool, out: &mut Vec<Chunk>) -> Result<(), Refusal> {
         let Some((decoder, charset)) = &mut self.decoding else { return Ok(()) };
-        let before = self.text.len();
-        charset::decode(decoder, bytes, last, &mut self.text);
-        self.bytes += (self.text.len() - before) as u64;
-        if let Some(nul) = memchr(0, &self.text.as_bytes()[before..]) {
+        let before = self.decoded.len();
+        charset::decode(decoder, bytes, last, &mut self.decoded);
+        self.bytes += (self.decoded.len() - before) as u64;
+        if let Some(nul) = memchr(0, &self.decoded.as_bytes()[before..]) {
             let start = self.splitter.as_ref().map_or(0, Splitter::start);
-            let line = self.line + split::line_breaks(&self.text.as_bytes()[start..before + nul]);
-            let utf_16 = *charset == Charset::Utf8 && charset::looks_like_utf_16(if self.head.is_empty() { bytes } else { &self.head });
+            let line = self.line + split::line_breaks(&self.decoded.as_bytes()[start..before + nul]);
+            let utf_16 = *charset == Charset::Utf8
+                && charset::looks_like_utf_16(if self.head.is_empty() { bytes } else { &self.head });
             return Err(Refusal::NulByte { line, utf_16 });
         }
         if self.splitter.is_none() && !self.choose_format()? {
@@ -132,7 +133,7 @@ impl Text {
         self.cut(last, out)?;
         // What is left is the chunk that is not full yet and a record that is not whole.
         let gone = self.chunk.start;
-        self.text.drain(..gone);
+        self.decoded.drain(..gone);
         self.chunk.start = 0;
         self.chunk.end -= gone;
         if let Some(splitter) = &mut self.splitter {
@@ -143,14 +144,14 @@ impl Text {
 
     /// Chooses the format by what is declared or by the first character that is no white space; whether there is one.
     fn choose_format(&mut self) -> Result<bool, Refusal> {
-        let text = self.text.trim_ascii_start();
+        let text = self.decoded.trim_ascii_start();
         let Some(first) = text.bytes().next() else {
             // Blank lines at the beginning are not kept. A CR at the end may be half of a line break.
-            let blank = self.text.strip_suffix('\r').unwrap_or(&self.text);
+            let blank = self.decoded.strip_suffix('\r').unwrap_or(&self.decoded);
             let lines_end = blank.rfind(['\n', '\r']).map_or(0, |at| at + 1);
-            self.line += split::line_breaks(&self.text.as_bytes()[..lines_end]);
-            self.text.drain(..lines_end);
-            if self.text.len() > RECORD_BYTES_MAX {
+            self.line += split::line_breaks(&self.decoded.as_bytes()[..lines_end]);
+            self.decoded.drain(..lines_end);
+            if self.decoded.len() > RECORD_BYTES_MAX {
                 return Err(Refusal::RecordTooLong { line: self.line });
             }
             return Ok(false);
@@ -173,14 +174,10 @@ impl Text {
     /// Puts every whole record into the chunk.
     fn cut(&mut self, last: bool, out: &mut Vec<Chunk>) -> Result<(), Refusal> {
         while let Some(splitter) = &mut self.splitter {
-            let Some(record) = splitter.next(self.text.as_bytes(), last) else {
+            let Some(record) = splitter.next(self.decoded.as_bytes(), last) else {
                 let (start, quote) = (splitter.start(), splitter.open_quote());
-                let too_long = self.text.len() - start > RECORD_BYTES_MAX;
-                return if too_long || (last && quote.is_some()) {
-                    Err(self.endless(start, quote))
-                } else {
-                    Ok(())
-                };
+                let too_long = self.decoded.len() - start > RECORD_BYTES_MAX;
+                return if too_long || (last && quote.is_some()) { Err(self.endless(start, quote)) } else { Ok(()) };
             };
             if record.content_end - record.start > RECORD_BYTES_MAX {
                 return Err(self.endless(record.start, None));
@@ -196,7 +193,7 @@ impl Text {
 
     /// Why a record is refused that does not end.
     fn endless(&self, start: usize, quote: Option<usize>) -> Refusal {
-        let text = self.text.as_bytes();
+        let text = self.decoded.as_bytes();
         if let Some(quote) = quote {
             return Refusal::OpenQuote { line: self.line + split::line_breaks(&text[start..quote]) };
         }
@@ -208,7 +205,7 @@ impl Text {
 
     /// Takes a record before the header is known: a blank line, a line for Excel, or the header.
     fn header(&mut self, record: Record) -> Result<(), Refusal> {
-        let content = &self.text[record.start..record.content_end];
+        let content = &self.decoded[record.start..record.content_end];
         let line = self.line;
         self.line += record.lines;
         self.chunk.start = record.end;
@@ -234,7 +231,7 @@ impl Text {
 
     fn record(&mut self, record: Record, out: &mut Vec<Chunk>) {
         let delimiter = self.form.as_ref().map_or(0, |form| form.delimiter);
-        let blank = split::is_blank(&self.text.as_bytes()[record.start..record.content_end], delimiter);
+        let blank = split::is_blank(&self.decoded.as_bytes()[record.start..record.content_end], delimiter);
         if record.end - self.chunk.start > CHUNK_BYTES_MAX {
             self.flush(out);
         }
@@ -259,7 +256,7 @@ impl Text {
     fn flush(&mut self, out: &mut Vec<Chunk>) {
         let Begun { start, end, first_row, first_line, rows } = self.chunk;
         if rows > 0 {
-            out.push(Chunk { first_row, first_line, rows, text: self.text[start..end].to_owned() });
+            out.push(Chunk { first_row, first_line, rows, text: self.decoded[start..end].to_owned() });
         }
         self.chunk = Begun { start: end, end, first_row: self.row, first_line: self.line, rows: 0 };
     }

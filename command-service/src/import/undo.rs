@@ -2,6 +2,7 @@
 //! since. What it touched stands in the log, not in the outcomes, which expire.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use domain::company::Undo;
 use domain::import::ImportUndone;
@@ -10,13 +11,14 @@ use event_store::Executor;
 use event_store::append::Refused;
 use event_store::executor::ExecuteError;
 use event_store::load::Loaded;
-use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::run::Run;
 use super::staging::StagingError;
-use super::world::{IN_FLIGHT_MAX, Trouble, trouble_of};
+use super::world::{Trouble, trouble_of};
+use crate::carry_out::Executors;
 
 /// Events of the log that are looked at together.
 const PAGE: i64 = 2_000;
@@ -47,13 +49,12 @@ enum Undone {
 ///
 /// # Errors
 /// [`Trouble::Passing`] if it is to be taken up again later.
-pub(super) async fn run(run: &Run, import: Loaded<Import>) -> Result<(), Trouble> {
-    let executors = &run.executors;
+pub(super) async fn run(run: &Arc<Run>, import: Loaded<Import>) -> Result<(), Trouble> {
     let mut undone = ImportUndone { companies: 0, prospects: 0, left: 0, position: 0, at: time::OffsetDateTime::UNIX_EPOCH };
     let mut left = Vec::new();
-    let prospects = Pass { run, executor: &executors.prospects, undo: domain::prospect::undo, head: import.position };
+    let prospects = Pass { run: Arc::clone(run), executor: |executors| &executors.prospects, undo: domain::prospect::undo, head: import.position };
     undone.prospects = prospects.run(&mut left, &mut undone.position, ProspectEvent::import_id).await?;
-    let companies = Pass { run, executor: &executors.companies, undo: domain::company::undo, head: import.position };
+    let companies = Pass { run: Arc::clone(run), executor: |executors| &executors.companies, undo: domain::company::undo, head: import.position };
     undone.companies = companies.run(&mut left, &mut undone.position, CompanyEvent::import_id).await?;
     undone.left = left.len() as u64;
     let file = match run.staging.find(run.tenant_id, run.import_id).await? {
@@ -70,14 +71,20 @@ pub(super) async fn run(run: &Run, import: Loaded<Import>) -> Result<(), Trouble
 pub const LEFT_PART: i32 = -1;
 
 /// All records of one sort that the import touched.
-struct Pass<'a, R: Record> {
-    run: &'a Run,
-    executor: &'a Executor<R>,
+struct Pass<R: Record> {
+    run: Arc<Run>,
+    executor: fn(&Executors) -> &Executor<R>,
     undo: fn(&[R::Event], Uuid) -> Undo<R::Event>,
     head: i64,
 }
 
-impl<R: Record> Pass<'_, R> {
+impl<R: Record> Clone for Pass<R> {
+    fn clone(&self) -> Self {
+        Self { run: Arc::clone(&self.run), ..*self }
+    }
+}
+
+impl<R: Record<Error: Send>> Pass<R> {
     async fn run(
         &self,
         left: &mut Vec<Left>,
@@ -86,19 +93,20 @@ impl<R: Record> Pass<'_, R> {
     ) -> Result<u64, Trouble> {
         const BEGIN: &str = "-- command_service::import::undo::begin
             SELECT position FROM log.events WHERE tenant_id = $1 AND aggregate_id = $2 ORDER BY sequence LIMIT 1";
-        let Run { tenant_id, import_id: import, .. } = self.run;
+        let Run { tenant_id, import_id: import, .. } = &*self.run;
         let client = self.run.staging.client().await?;
         let row = client.query_one(BEGIN, &[tenant_id, import]).await.map_err(StagingError::Database)?;
         drop(client);
         let mut after: i64 = row.get(0);
         let mut back = 0;
         while let Some((last, touched)) = self.touched(after).await? {
-            let undone = futures_util::stream::iter(touched)
-                .map(async |(id, first)| self.take_back(id, first, import_id).await.map(|undone| (id, undone)))
-                .buffer_unordered(IN_FLIGHT_MAX);
-            let undone: Vec<_> = undone.collect().await;
-            for undone in undone {
-                match undone? {
+            let mut under_way = JoinSet::new();
+            for (id, first) in touched {
+                let pass = self.clone();
+                under_way.spawn(async move { pass.take_back(id, first, import_id).await.map(|undone| (id, undone)) });
+            }
+            while let Some(undone) = under_way.join_next().await {
+                match undone.map_err(|error| Trouble::Lasting(format!("taking a record back broke: {error}")))?? {
                     (_, Undone::Nothing) => {}
                     (_, Undone::Back(at)) => {
                         back += 1;
@@ -140,7 +148,8 @@ impl<R: Record> Pass<'_, R> {
         first: i64,
         import_id: fn(&R::Event) -> Option<Uuid>,
     ) -> Result<Undone, Trouble> {
-        let run = self.run;
+        let run = &self.run;
+        let _turn = run.turns.acquire().await.map_err(|_| Trouble::Passing("stopping".to_owned()))?;
         for _ in 0..ATTEMPTS {
             let history = run.executors.store.loader().history::<R>(run.tenant_id, id).await?;
             let begun = history.iter().find(|(_, event)| import_id(event) == Some(run.import_id));
@@ -158,7 +167,7 @@ impl<R: Record> Pass<'_, R> {
             };
             let mut request = super::request(run.tenant_id, super::metadata(run.import_id, "import"));
             request.if_match = Some(version);
-            match self.executor.carry(id, false, &request, |_, _| Ok((vec![event.clone()], ()))).await {
+            match (self.executor)(&run.executors).carry(id, false, &request, |_, _| Ok((vec![event.clone()], ()))).await {
                 Ok((answer, ())) => return Ok(Undone::Back(Some(answer.position))),
                 // It has changed since it was looked at.
                 Err(ExecuteError::Precondition(_)) => {}

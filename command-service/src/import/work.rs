@@ -87,13 +87,13 @@ async fn take_up(imports: &Arc<Imports>, under_way: &Arc<UnderWay>, tasks: &mut 
                 return Ok(());
             }
         };
-        let run = Run {
+        let run = Arc::new(Run {
             tenant_id,
             import_id,
             executors: Arc::clone(&imports.executors),
             staging: imports.staging.clone(),
             turns: Arc::clone(&imports.turns),
-        };
+        });
         let imports = Arc::clone(imports);
         tasks.spawn(async move {
             let entry = entry;

@@ -23,6 +23,8 @@ const COMMAND_WAIT: Duration = Duration::from_secs(30);
 /// Commands of imports under way at the same time, in the whole process: enough for group commit, and room in the queue for those who
 /// send single ones.
 pub const IN_FLIGHT_MAX: usize = 768;
+/// How many merges are followed to a company.
+const MERGES_MAX: usize = 10;
 /// What a dry run may remember of what it would have written, in bytes; beyond it, it ends.
 const REHEARSAL_BYTES_MAX: usize = 64 << 20;
 
@@ -204,11 +206,33 @@ impl World {
         )
     }
 
-    /// A person as it was lately.
+    /// Whether a person is at this company, or at one that was merged into it: for choosing between records.
     ///
     /// # Errors
     /// [`Trouble::Passing`]
-    pub async fn glance_at_prospect(&self, id: Uuid) -> Result<Prospect, Trouble> {
+    pub async fn is_at(&self, prospect: Uuid, company: Option<Uuid>) -> Result<bool, Trouble> {
+        let _turn = self.turns.acquire().await.map_err(|_| Trouble::Passing("stopping".to_owned()))?;
+        let prospect = self.glance_at_prospect(prospect).await?;
+        if prospect.status != Status::Live {
+            return Ok(false);
+        }
+        let (Some(mut at), Some(company)) = (prospect.company_id, company) else {
+            return Ok(prospect.company_id == company);
+        };
+        for _ in 0..MERGES_MAX {
+            if at == company {
+                return Ok(true);
+            }
+            match self.glance_at_company(at).await?.status {
+                Status::Merged { into } => at = into,
+                Status::Unregistered | Status::Live | Status::Deleted => break,
+            }
+        }
+        Ok(false)
+    }
+
+    /// A person as it was lately.
+    async fn glance_at_prospect(&self, id: Uuid) -> Result<Prospect, Trouble> {
         match self.remembered(|rehearsal| rehearsal.prospects.get(&id).cloned()).flatten() {
             Some(state) => Ok(state),
             None => Ok(self.executors.prospects.glance(id, &self.request()).await?.state.clone()),
@@ -216,10 +240,7 @@ impl World {
     }
 
     /// A company as it was lately.
-    ///
-    /// # Errors
-    /// [`Trouble::Passing`]
-    pub async fn glance_at_company(&self, id: Uuid) -> Result<Company, Trouble> {
+    async fn glance_at_company(&self, id: Uuid) -> Result<Company, Trouble> {
         match self.remembered(|rehearsal| rehearsal.companies.get(&id).cloned()).flatten() {
             Some(state) => Ok(state),
             None => Ok(self.executors.companies.glance(id, &self.request()).await?.state.clone()),

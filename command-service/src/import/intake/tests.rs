@@ -12,7 +12,10 @@ fn declared() -> Declared {
     Declared::default()
 }
 
-fn taken(declared: Declared, pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(Vec<Chunk>, Taken), Refusal> {
+fn taken(
+    declared: Declared,
+    pieces: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) -> Result<(Vec<Chunk>, Taken), Refusal> {
     let mut intake = Intake::new(declared);
     let mut chunks = Vec::new();
     for piece in pieces {
@@ -32,9 +35,9 @@ fn refusal(declared: Declared, bytes: &[u8]) -> &'static str {
 fn table(chunks: &[Chunk], form: &Form) -> Vec<(u64, u64, Vec<String>)> {
     let rows = chunks.iter().flat_map(|chunk| rows(form, chunk));
     rows.map(|row| {
-        let cells = row.cells.map(|cells| {
-            form.columns.iter().map(|name| cells.get(name).unwrap_or_default().into_owned()).collect()
-        });
+        let cells = row
+            .cells
+            .map(|cells| form.columns.iter().map(|name| cells.get(name).unwrap_or_default().into_owned()).collect());
         (row.number, row.line, cells.unwrap_or_else(|bad| vec![bad.code.to_owned()]))
     })
     .collect()
@@ -69,16 +72,20 @@ fn every_compression_charset_and_line_end_gives_the_same_rows() {
                 let bytes = encoded(&text.replace('\n', line_end), charset, mark);
                 let named = !mark || charset == Charset::Windows1252;
                 let declared = Declared { charset: named.then_some(charset), ..declared() };
-                for (packed, compression) in
-                    [(bytes.clone(), Compression::Plain), (gzip(&bytes), Compression::Gzip), (zstd(&bytes), Compression::Zstd)]
-                {
+                for (packed, compression) in [
+                    (bytes.clone(), Compression::Plain),
+                    (gzip(&bytes), Compression::Gzip),
+                    (zstd(&bytes), Compression::Zstd),
+                ] {
                     let (chunks, taken) = taken(declared, packed.chunks(3)).expect("taken");
                     assert_eq!(taken.bytes, packed.len() as u64);
                     assert_eq!(taken.form.compression, compression);
                     assert_eq!((taken.form.charset, taken.form.delimiter), (charset, b';'));
                     let note = format!("two{line_end}lines; \"quoted\"");
-                    let expected =
-                        vec![(1, 3, vec!["José".to_owned(), note]), (2, 5, vec!["Müller €".to_owned(), "x".to_owned()])];
+                    let expected = vec![
+                        (1, 3, vec!["José".to_owned(), note]),
+                        (2, 5, vec!["Müller €".to_owned(), "x".to_owned()]),
+                    ];
                     assert_eq!(table(&chunks, &taken.form), expected, "{line_end:?} {charset:?} {compression:?}");
                 }
             }
@@ -293,11 +300,10 @@ fn headers_are_read_as_people_send_them() {
 fn chunks_hold_at_most_1000_rows_and_768_kib() {
     let short: String = "n\n".to_owned() + &"x\n".repeat(2_500);
     let (chunks, all) = taken(declared(), [short]).expect("taken");
-    assert_eq!(chunks.iter().map(|chunk| (chunk.first_row, chunk.first_line, chunk.rows)).collect::<Vec<_>>(), [
-        (1, 2, 1000),
-        (1001, 1002, 1000),
-        (2001, 2002, 500)
-    ]);
+    assert_eq!(
+        chunks.iter().map(|chunk| (chunk.first_row, chunk.first_line, chunk.rows)).collect::<Vec<_>>(),
+        [(1, 2, 1000), (1001, 1002, 1000), (2001, 2002, 500)]
+    );
     assert_eq!(all.text_bytes, 5_002);
     let long = "n\n".to_owned() + &("y".repeat(200 << 10) + "\n").repeat(9);
     let (chunks, _) = taken(declared(), [&long]).expect("taken");
@@ -317,7 +323,7 @@ fn ndjson_is_a_record_a_line() {
     let rows: Vec<_> = chunks.iter().flat_map(|chunk| rows(&all.form, chunk)).collect();
     assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 4, 5, 6]);
     assert_eq!(rows[0].text, "{\"a\":\"x\\ny\",\"b\":{\"c\":[1,\"d\"]}}");
-    let first = rows[0].cells.as_ref().ok().expect("an object");
+    let first = rows[0].cells.as_ref().expect("an object");
     assert_eq!((first.get("A").as_deref(), first.get("b.c").as_deref()), (Some("x\ny"), Some("[1,\"d\"]")));
     let codes: Vec<_> = rows.iter().filter_map(|row| row.cells.as_ref().err()).map(|bad| bad.code).collect();
     assert_eq!(codes, ["not_an_object", "not_json"]);
@@ -331,13 +337,16 @@ fn short_rows_are_filled_with_blanks_and_long_or_damaged_ones_are_bad() {
     let (chunks, all) = taken(declared(), [&b"a,b\n1\n1,2,, \n1,2,3\n\xff,2\n,\n"[..]]).expect("taken");
     let cells: Vec<Vec<String>> = table(&chunks, &all.form).into_iter().map(|(_, _, cells)| cells).collect();
     let one = |text: &str| vec![text.to_owned()];
-    assert_eq!(cells, [
-        vec!["1".to_owned(), String::new()],
-        vec!["1".to_owned(), "2".to_owned()],
-        one("too_many_cells"),
-        one("not_of_charset"),
-        vec![String::new(), String::new()],
-    ]);
+    assert_eq!(
+        cells,
+        [
+            vec!["1".to_owned(), String::new()],
+            vec!["1".to_owned(), "2".to_owned()],
+            one("too_many_cells"),
+            one("not_of_charset"),
+            vec![String::new(), String::new()],
+        ]
+    );
 }
 
 /// Text of what matters to the splitter, and characters of several bytes.
@@ -395,10 +404,6 @@ proptest! {
             }).filter(|cells: &Vec<String>| cells.len() != 1 || !cells[0].trim().is_empty() || cells[0].is_empty()).collect();
             let theirs: Vec<Vec<String>> = records.map(|record| record.iter().map(str::to_owned).collect()).collect();
             prop_assert_eq!(mine, theirs);
-            for row in &rows {
-                let before: usize = with_header.find(row.text).unwrap_or(0);
-                prop_assert!(before < with_header.len());
-            }
         }
     }
 }

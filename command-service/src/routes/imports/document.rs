@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 /// An import.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "it describes what `of` writes; a test compares the two")]
 pub(in crate::routes) struct ImportDocument {
     /// The import.
     id: Uuid,
@@ -45,7 +44,6 @@ pub(in crate::routes) struct ImportDocument {
 }
 
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "as its parent")]
 struct Rows {
     read: u64,
     created: u64,
@@ -57,7 +55,6 @@ struct Rows {
 }
 
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "as its parent")]
 struct Records {
     created: u64,
     updated: u64,
@@ -65,14 +62,12 @@ struct Records {
 }
 
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "as its parent")]
 struct Failure {
     code: String,
     detail: String,
 }
 
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "as its parent")]
 struct Undo {
     companies: u64,
     prospects: u64,
@@ -81,20 +76,17 @@ struct Undo {
 
 /// Imports.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "as its items")]
 pub(in crate::routes) struct ImportList {
     items: Vec<ImportDocument>,
 }
 
 /// Records that were left.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "as its items")]
 pub(in crate::routes) struct LeftList {
     items: Vec<LeftRecord>,
 }
 
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "the import's own form is what is written")]
 struct LeftRecord {
     /// company or prospect
     kind: String,
