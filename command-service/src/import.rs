@@ -16,6 +16,7 @@ mod header;
 mod intake;
 mod mapped;
 mod mapping;
+mod members;
 mod place;
 mod refusal;
 mod rows;
