@@ -16,6 +16,12 @@ use super::template::{Piece, Template, filled};
 
 /// The longest key of an attribute, in characters.
 const KEY_CHARS_MAX: usize = domain::value::Attributes::KEY_MAX;
+/// The most prospects of one row.
+const PEOPLE_MAX: usize = 100;
+const TOO_MANY_PEOPLE: Unreadable = Unreadable {
+    code: "too_many_people",
+    detail: "must have at most 100 entries: a row has at most that many prospects",
+};
 /// One of these says that there is a person in the row.
 const OF_A_PERSON: &[&str] =
     &["first_name", "last_name", "email", "phone", "mobile_phone", "job_title", "job_title_link"];
@@ -143,7 +149,13 @@ impl Bound {
         for rule in &self.rules {
             let Some(cell) = cells.cell(&rule.column) else { continue };
             let read = match &rule.each {
-                Some(split) => entries(&cell, split).map(|entries| lists.push((rule, entries))),
+                Some(split) => entries(&cell, split).and_then(|entries| {
+                    if entries.len() > PEOPLE_MAX {
+                        return Err(TOO_MANY_PEOPLE);
+                    }
+                    lists.push((rule, entries));
+                    Ok(())
+                }),
                 None => rule.value(&cell).and_then(|value| match (rule.target.side, &rule.target.place) {
                     (_, Place::Domain) => put_text(&mut mapped.domain, &value),
                     (_, Place::Website) => put_text(&mut mapped.website, &value),
