@@ -149,6 +149,7 @@ impl Opened {
     pub async fn written(&self) -> Vec<String> {
         const SQL: &str = "
             SELECT 'company ' || t::text FROM read_1.companies AS t
+            UNION ALL SELECT 'merged ' || t::text FROM read_1.merged_companies AS t
             UNION ALL SELECT 'row ' || t::text FROM read_1.company_prospect AS t
             UNION ALL SELECT 'queued ' || t::text FROM read.fanout AS t
             UNION ALL SELECT 'position ' || position FROM read.checkpoints
