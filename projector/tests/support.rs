@@ -4,15 +4,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::company::{RegisterCompany, UpdateCompany};
+use domain::company::{RegisterCompany, UpdateCompany, merge, unmerge};
 use domain::prospect::{AssignProspect, RegisterProspect, UpdateProspect};
-use domain::{Company, CompanyCommand, Prospect, ProspectCommand, Record};
+use domain::{Company, CompanyCommand, CompanyError, Prospect, ProspectCommand, Record, Status};
 use event_store::store::StoreTask;
 use event_store::{ExecuteError, Executor, Feed, Keyring, Metadata, Request, Store};
+use futures_util::{StreamExt as _, stream};
 use migrations::testing::TestDatabase;
 use projector::projection::{Projection, STEP_EVENTS_MAX, StepError, Stepped};
 use projector::verify::{Report, verify, verify_claims};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use service_kit::postgres::Database;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -112,6 +113,24 @@ impl Opened {
         command: CompanyCommand,
     ) -> Result<i64, ExecuteError<domain::CompanyError>> {
         command_on(&self.companies, tenant, id, command).await
+    }
+
+    /// Merges a company into another; gives the position.
+    pub async fn merge(&self, tenant: Uuid, id: Uuid, into: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
+        let decide = |[secondary, primary]: [&Company; 2]| {
+            merge((into, primary), (id, secondary)).map(|both| [both.secondary, both.primary])
+        };
+        Ok(self.companies.execute_both([id, into], &request(tenant), decide).await?.position)
+    }
+
+    /// Takes a merged company out of its primary again; gives the position. Of one that is not merged nothing changes.
+    pub async fn unmerge(&self, tenant: Uuid, id: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
+        let company = self.store.loader().load::<Company>(tenant, id).await.expect("it loads").state;
+        let Status::Merged { into } = company.status else { return Ok(0) };
+        let decide = |[secondary, primary]: [&Company; 2]| {
+            unmerge(primary, (id, secondary)).map(|both| [both.secondary, both.primary])
+        };
+        Ok(self.companies.execute_both([id, into], &request(tenant), decide).await?.position)
     }
 
     pub async fn command_prospect(
@@ -258,4 +277,18 @@ pub fn refusal<T: Debug, E: std::error::Error>(outcome: Result<T, E>) -> E {
         Ok(done) => panic!("it should have been refused, but gave {done:?}"),
         Err(error) => error,
     }
+}
+
+/// Registers so many prospects of a company.
+pub async fn register_many(opened: &Opened, company: Uuid, count: usize) {
+    register_many_of(opened, TENANT, company, count).await;
+}
+
+pub async fn register_many_of(opened: &Opened, tenant: Uuid, company: Uuid, count: usize) {
+    let command = register_prospect(json!({"last_name": "Many", "company_id": company}));
+    let registered = stream::iter(0..count).map(|_| async {
+        opened.command_prospect(tenant, Uuid::now_v7(), command.clone()).await.expect("a good prospect")
+    });
+    let registered = registered.buffer_unordered(1_000).count().await;
+    assert_eq!(registered, count);
 }
