@@ -33,8 +33,8 @@ pub struct Service {
 
 /// An executor for each sort of record.
 pub struct Executors {
-    store: Store,
-    companies: Executor<Company>,
+    pub(crate) store: Store,
+    pub(crate) companies: Executor<Company>,
     prospects: Executor<Prospect>,
 }
 
@@ -156,7 +156,10 @@ impl Service {
             Operation::Company(Target::Existing(id), command) => {
                 let adds = matches!(command, CompanyCommand::AddSocialMedia(_));
                 let changed = executors.companies.execute(id, command, &request, new_social_media).await;
-                let answer = changed.map_err(|error| not_carried_out(error, company_error))?;
+                let answer = match changed {
+                    Ok(answer) => answer,
+                    Err(error) => return Err(executors.company_problem(error, &request).await),
+                };
                 match answer.details.get("social_media_id").and_then(Value::as_str) {
                     Some(entry) if adds => {
                         Ok(Done::created(format!("/v1/companies/{id}/social-media/{entry}"), answer))
@@ -164,6 +167,8 @@ impl Service {
                     _ => Ok(Done::changed(answer)),
                 }
             }
+            Operation::MergeCompany(id, merge) => executors.merge(id, merge.into, &request).await.map(Done::changed),
+            Operation::UnmergeCompany(id) => executors.unmerge(id, &request).await.map(Done::changed),
             Operation::Prospect(Target::New, command) => {
                 let created = executors.prospects.create(Uuid::now_v7(), command, &request).await;
                 let answer = created.map_err(|error| not_carried_out(error, prospect_error))?;

@@ -9,6 +9,7 @@
 
 pub mod carry_out;
 pub mod config;
+pub mod merge;
 pub mod operation;
 pub mod problems;
 pub mod relay;
