@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::company::{RegisterCompany, UpdateCompany, merge, unmerge};
+use domain::company::{Merge, RegisterCompany, UpdateCompany, merge, unmerge};
 use domain::prospect::{AssignProspect, RegisterProspect, UpdateProspect};
 use domain::{Company, CompanyCommand, CompanyError, Prospect, ProspectCommand, Record, Status};
 use event_store::store::StoreTask;
@@ -117,20 +117,33 @@ impl Opened {
 
     /// Merges a company into another; gives the position.
     pub async fn merge(&self, tenant: Uuid, id: Uuid, into: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
-        let decide = |[secondary, primary]: [&Company; 2]| {
-            merge((into, primary), (id, secondary)).map(|both| [both.secondary, both.primary])
-        };
-        Ok(self.companies.execute_both([id, into], &request(tenant), decide).await?.position)
+        let decide = |primary: &Company, secondary: &Company| merge((into, primary), (id, secondary));
+        self.change_both(tenant, into, id, decide).await
     }
 
     /// Takes a merged company out of its primary again; gives the position. Of one that is not merged nothing changes.
     pub async fn unmerge(&self, tenant: Uuid, id: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
         let company = self.store.loader().load::<Company>(tenant, id).await.expect("it loads").state;
         let Status::Merged { into } = company.status else { return Ok(0) };
-        let decide = |[secondary, primary]: [&Company; 2]| {
-            unmerge(primary, (id, secondary)).map(|both| [both.secondary, both.primary])
+        self.change_both(tenant, into, id, |primary, secondary| unmerge(primary, (id, secondary))).await
+    }
+
+    /// Which of the two has its event first is the one time so, the other time so: the rows must not depend on it.
+    async fn change_both(
+        &self,
+        tenant: Uuid,
+        primary: Uuid,
+        secondary: Uuid,
+        decide: impl Fn(&Company, &Company) -> Result<Merge, CompanyError>,
+    ) -> Result<i64, ExecuteError<CompanyError>> {
+        let answer = if (primary.as_u128() ^ secondary.as_u128()) % 2 == 0 {
+            let decide = |[one, other]: [&Company; 2]| decide(one, other).map(|both| [both.primary, both.secondary]);
+            self.companies.execute_both([primary, secondary], &request(tenant), decide).await
+        } else {
+            let decide = |[one, other]: [&Company; 2]| decide(other, one).map(|both| [both.secondary, both.primary]);
+            self.companies.execute_both([secondary, primary], &request(tenant), decide).await
         };
-        Ok(self.companies.execute_both([id, into], &request(tenant), decide).await?.position)
+        Ok(answer?.position)
     }
 
     pub async fn command_prospect(

@@ -214,6 +214,20 @@ async fn a_prospect_shows_its_own_fields_and_where_its_company_leads() {
     assert_eq!(answer.header("etag"), "\"2.0\"", "its company is deleted");
     stack.prospect(&id(21), "first_name", "'Ada'").await;
     assert_eq!(stack.get(&format!("/v1/prospects/{}", id(21))).await.header("etag"), "\"2\"");
+    // Where it leads to another company than it was given, the tag is another one for each of them, though their versions be the same.
+    let columns =
+        "first_name, assigned_company_id, company_id, company_version, company_created_at, company_updated_at";
+    let values = format!("'Ada', '{}', '{}', 3, now(), now()", id(10), id(11));
+    stack.prospect(&id(22), columns, &values).await;
+    let path = format!("/v1/prospects/{}", id(22));
+    assert_eq!(stack.get(&path).await.header("etag"), "\"2.8\"");
+    let elsewhere = format!(
+        "UPDATE read_1.company_prospect SET company_id = '{}', position = 9 WHERE row_id = '{}'",
+        id(12),
+        id(22)
+    );
+    stack.sql(&elsewhere).await;
+    assert_eq!(stack.get_with(&path, "If-None-Match: \"2.8\"\r\n").await.status, 200);
 }
 
 #[tokio::test]

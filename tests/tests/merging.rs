@@ -93,7 +93,7 @@ async fn a_merge_moves_everything_and_its_undoing_brings_it_back() {
     assert_eq!((merged.id(), merged.json["version"].as_i64()), (secondary.clone(), Some(2)), "it is of the merged one");
     let again = client.try_command(Method::POST, &path, &headers, body).await.expect("an answer");
     assert_eq!((again.status, again.json), (StatusCode::OK, merged.json));
-    assert_eq!(done(&merge(&client, &secondary, &primary).await), position - 1, "merged already: nothing changes");
+    assert_eq!(done(&merge(&client, &secondary, &primary).await), position, "merged already: nothing changes");
 
     let moved = client.read(&format!("/v1/companies/{secondary}"), Some(position)).await;
     let location = moved.headers.get("location").and_then(|value| value.to_str().ok());

@@ -31,7 +31,7 @@ pub(super) struct Sort {
     /// Its fields.
     pub(super) columns: &'static [Column],
     /// Makes the statement that reads one from a generation's schema. Its columns: generation, position, epoch, least queued
-    /// position, id, version, `deleted_at`, `merged_into`, the company's version where the record shows something of it, then
+    /// position, id, version, `deleted_at`, `merged_into`, the position of what else the record shows where that is another record's, then
     /// the fields.
     pub(super) statement: fn(&str) -> String,
     /// The statement for the generation that was read last, so that a read does not make its text again.
@@ -144,7 +144,7 @@ fn respond(
     }
     let version: i64 = row.try_get(5)?;
     let etag = match row.try_get::<_, Option<i64>>(8)? {
-        Some(company_version) => format!("\"{version}.{company_version}\""),
+        Some(shown_position) => format!("\"{version}.{shown_position}\""),
         None => format!("\"{version}\""),
     };
     let mut response = if matches_etag(headers, &etag) {

@@ -23,7 +23,7 @@ static COMPANY_BY_ID: Sort = Sort {
         format!(
             "-- query_service::routes::companies::get
             SELECT l.generation, c.position, c.epoch, NULL::bigint AS queued,
-                   r.company_id AS id, r.version, r.deleted_at, {STANDS_FOR_IT}, NULL::bigint AS company_version, {}
+                   r.company_id AS id, r.version, r.deleted_at, {STANDS_FOR_IT}, NULL::bigint AS shown_position, {}
             FROM read.live AS l
             LEFT JOIN LATERAL (
                 SELECT s.position, s.epoch FROM read.checkpoint_steps AS s
