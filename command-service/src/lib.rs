@@ -10,6 +10,7 @@
 pub mod carry_out;
 pub mod config;
 pub mod import;
+pub mod merge;
 pub mod operation;
 pub mod problems;
 pub mod relay;

@@ -227,8 +227,8 @@ impl<R: Record> Executor<R> {
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 
-    /// Carries out what `decide` makes of two different records, both or neither (decision 6). The answer speaks of the first, with
-    /// the position of the last event.
+    /// Carries out what `decide` makes of two records, both or neither (decision 6); given the same one twice, nothing may come of it. The
+    /// answer speaks of the first, with the position of the last event: the events of the second stand before those of the first.
     ///
     /// # Errors
     /// As [`Executor::execute`]; `if_match` counts for the first record.
@@ -264,7 +264,7 @@ impl<R: Record> Executor<R> {
                 loaded[0].version + i64::try_from(events[0].len()).expect("a command has few events");
             append.answer.position = loaded[0].position;
             append.answer.epoch = loaded[0].epoch.to_string();
-            for ((id, loaded), events) in ids.into_iter().zip(&loaded).zip(events) {
+            for ((id, loaded), events) in ids.into_iter().zip(&loaded).zip(events).rev() {
                 self.add_record(&mut append, id, loaded, events, request)?;
             }
             if append.streams.is_empty() && append.receipt.is_none() {
