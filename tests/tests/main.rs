@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod crashes;
 mod following;
+mod imports;
 mod merging;
 mod nats;
 mod personal;

@@ -127,6 +127,10 @@ impl Reading {
         }
         let Some(company) = company else { return };
         if company.domain.is_some() || !company.external_refs.is_empty() {
+            if company.domain.is_none() {
+                // It has an id; why it gets no domain is told all the same.
+                self.reasons.extend(lead.reasons);
+            }
             self.company = Some(company);
         } else if self.persons.is_empty() {
             self.reasons.extend(lead.reasons);
