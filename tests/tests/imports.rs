@@ -21,8 +21,12 @@ pub async fn import(client: &Client, query: &str, list: impl Into<Vec<u8>>) -> V
 
 /// Sends a list; with `Prefer: wait`.
 pub async fn send(client: &Client, query: &str, headers: &[(&str, &str)], list: impl Into<Vec<u8>>) -> Answer {
-    let mut all = vec![("content-type", "application/octet-stream"), ("prefer", "wait=10")];
-    all.extend(headers);
+    let mut all = headers.to_vec();
+    for (name, value) in [("content-type", "application/octet-stream"), ("prefer", "wait=10")] {
+        if !headers.iter().any(|(given, _)| *given == name) {
+            all.push((name, value));
+        }
+    }
     let path = format!("/v1/imports?{query}");
     client.try_command(Method::POST, &path, &all, list.into()).await.expect("the command service answers")
 }

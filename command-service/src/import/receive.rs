@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use domain::import::{ImportOpened, ImportReceived};
 use domain::value::Line;
-use domain::{ConflictRule, ImportCommand};
+use domain::{ConflictRule, ImportCommand, ImportError};
+use event_store::executor::ExecuteError;
 use event_store::receipt::NewReceipt;
 use event_store::{Metadata, Request};
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,6 +70,9 @@ pub enum NotTaken {
     /// It cannot be stored.
     #[error("it cannot be stored: {0}")]
     Storage(#[from] StagingError),
+    /// The command that begins it is refused: an idempotency key used otherwise, a full queue.
+    #[error(transparent)]
+    Command(Box<ExecuteError<ImportError>>),
     /// The import itself cannot be noted.
     #[error("{0}")]
     Trouble(#[from] Trouble),
@@ -130,7 +134,7 @@ impl Imports {
         };
         let request = Request { receipt, ..request(tenant_id, metadata.clone()) };
         let answer = self.executors.imports.create(import_id, ImportCommand::Open(opened), &request).await;
-        let answer = answer.map_err(trouble_of)?;
+        let answer = answer.map_err(|error| NotTaken::Command(Box::new(error)))?;
         if answer.id != import_id {
             return Ok(Begun::Before(answer.id));
         }
@@ -282,11 +286,11 @@ impl NotTaken {
             Self::Mapping(_) => "invalid_mapping",
             Self::TooLarge(_) => "too_large",
             Self::Busy => "busy",
-            Self::Storage(_) | Self::Trouble(_) => "not_stored",
+            Self::Storage(_) | Self::Trouble(_) | Self::Command(_) => "not_stored",
         };
         let detail = match self {
             // What a server said is not for clients.
-            Self::Storage(_) | Self::Trouble(_) => "it could not be stored: send it again in a while".to_owned(),
+            Self::Storage(_) | Self::Trouble(_) | Self::Command(_) => "it could not be stored: send it again in a while".to_owned(),
             other => other.to_string(),
         };
         (code, detail)

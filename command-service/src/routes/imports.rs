@@ -201,13 +201,17 @@ fn staging_error(error: &StagingError) -> Problem {
 }
 
 /// What is told of a list that is not taken.
-fn not_taken(error: &NotTaken, import_id: Option<Uuid>) -> Problem {
+fn not_taken(error: NotTaken, import_id: Option<Uuid>) -> Problem {
+    let error = match error {
+        NotTaken::Command(error) => return not_carried_out(*error, import_error),
+        other => other,
+    };
     let (reason, detail) = error.told();
-    let problem = match error {
+    let problem = match &error {
         NotTaken::Refused(_) | NotTaken::Mapping(_) => Problem::new(Code::InvalidList, detail),
         NotTaken::TooLarge(_) => Problem::new(Code::BodyTooLarge, detail),
         NotTaken::Busy => Problem::new(Code::Overloaded, detail).retry_after(5),
-        NotTaken::Storage(_) | NotTaken::Trouble(_) => {
+        NotTaken::Storage(_) | NotTaken::Trouble(_) | NotTaken::Command(_) => {
             tracing::warn!(%error, "a list cannot be stored");
             Problem::new(Code::DatabaseUnavailable, detail)
         }

@@ -66,7 +66,8 @@ impl DomainOfHost {
     /// (`gmial.com`), or ends in what nobody registers domains under (`acme.local`). None if there is nothing to see.
     pub fn suspicion(&self) -> Option<&'static str> {
         let domain = self.domain.as_str();
-        if psl::suffix(domain.as_bytes()).is_none_or(|suffix| !suffix.is_known()) {
+        let known = psl::suffix(domain.as_bytes()).is_some_and(|suffix| suffix.is_known());
+        if !known && !RESERVED.iter().any(|reserved| domain.ends_with(reserved)) {
             return Some("ends in no known public suffix");
         }
         let (label, suffix) = domain.split_once('.')?;
@@ -117,6 +118,9 @@ impl DomainOfHost {
             || (self.form == Form::Page && SHARED_HOSTS.binary_search(&domain).is_ok())
     }
 }
+
+/// Suffixes for documents and tests (RFC 2606): whoever writes one means it.
+const RESERVED: &[&str] = &[".example", ".test"];
 
 /// Mail hosts that are mistyped every day, with labels so long that few other names are near them.
 const MISTYPED: &[&str] =
@@ -497,6 +501,17 @@ const SOLD_SUFFIXES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mistyped_mail_hosts_and_unknown_suffixes_are_suspicious_and_their_neighbours_are_not() {
+        let suspicion = |input: &str| DomainOfHost::of_company(input).ok().and_then(|found| found.suspicion());
+        for input in ["a@gmial.com", "a@gmal.com", "a@gmaill.com", "a@hotmial.com", "a@yahoo.cmo", "a@acme.local", "outlok.com"] {
+            assert!(suspicion(input).is_some(), "{input}");
+        }
+        for input in ["a@acme.com", "a@acme.co.uk", "a@acme.example", "a@snail.com", "a@yard.com", "a@gmail-tools.com", "https://cloudy.io"] {
+            assert_eq!(suspicion(input), None, "{input}");
+        }
+    }
 
     #[test]
     fn the_lists_are_sorted_as_they_are_searched() {

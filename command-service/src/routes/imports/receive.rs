@@ -90,7 +90,7 @@ async fn take_in(
         file = Some(file_part(parts).await?);
     }
     let begun = imports.begin(caller.tenant_id(), caller.metadata(), receipt, wanted).await;
-    let mut receiving = match begun.map_err(|error| not_taken(&error, None))? {
+    let mut receiving = match begun.map_err(|error| not_taken(error, None))? {
         Begun::Receiving(receiving) => receiving,
         Begun::Before(import_id) => return Ok(import_id),
     };
@@ -102,9 +102,8 @@ async fn take_in(
     match pour(&mut receiving, service, bytes).await {
         Ok(()) => Ok(import_id),
         Err(Stopped::Refused(why)) => {
-            let problem = not_taken(&why, Some(import_id));
             receiving.give_up(&why).await;
-            Err(problem)
+            Err(not_taken(why, Some(import_id)))
         }
         // Dropped, it is noted as interrupted.
         Err(Stopped::Client(problem)) => Err(problem.member("import_id", import_id.to_string())),
@@ -187,7 +186,7 @@ async fn mapping_part(parts: &mut multer::Multipart<'static>) -> Result<Option<M
     if text.trim().is_empty() {
         return Ok(None);
     }
-    Mapping::parse(&text).map(Some).map_err(|error| not_taken(&NotTaken::Mapping(error), None))
+    Mapping::parse(&text).map(Some).map_err(|error| not_taken(NotTaken::Mapping(error), None))
 }
 
 async fn file_part(parts: &mut multer::Multipart<'static>) -> Result<multer::Field<'static>, Problem> {
