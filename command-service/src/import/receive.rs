@@ -221,7 +221,7 @@ impl Receiving {
     /// Notes that the list was not taken, and why.
     pub async fn give_up(mut self, why: &NotTaken) {
         self.ended = true;
-        let (code, detail) = why.told();
+        let (code, detail) = why.noted();
         let metadata = self.metadata.clone();
         self.imports.note_failed(self.tenant_id, self.import_id, metadata, code, &detail).await;
     }
@@ -279,6 +279,17 @@ impl Drop for Receiving {
 }
 
 impl NotTaken {
+    /// The same for the import's history, which stands in the log in the clear: a header that is none holds somebody's data, so nothing
+    /// of it is repeated there.
+    fn noted(&self) -> (&'static str, String) {
+        let (code, detail) = self.told();
+        match self {
+            Self::Mapping(_) => (code, "the mapping cannot be used with this list".to_owned()),
+            Self::Refused(Refusal::DuplicateColumn { .. }) => (code, "the header has a column twice".to_owned()),
+            _ => (code, detail),
+        }
+    }
+
     /// A stable name, and what to do.
     pub fn told(&self) -> (&'static str, String) {
         let code = match self {

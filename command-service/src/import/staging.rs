@@ -269,7 +269,11 @@ impl File {
 
     fn open(&self, part: &str, sealed: &[u8]) -> Result<Vec<u8>, StagingError> {
         let packed = self.key.open_part(self.tenant_id, self.import_id, part, sealed)?;
-        zstd::bulk::decompress(&packed, PART_BYTES_MAX).map_err(|_| StagingError::Form(part.to_owned()))
+        let damaged = || StagingError::Form(part.to_owned());
+        // The frame says how long it is; it is ours, and sealed, and bounded all the same.
+        let bytes = zstd::zstd_safe::get_frame_content_size(&packed).map_err(|_| damaged())?.unwrap_or_default();
+        let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= PART_BYTES_MAX).ok_or_else(damaged)?;
+        zstd::bulk::decompress(&packed, bytes).map_err(|_| damaged())
     }
 }
 

@@ -178,6 +178,11 @@ async fn rows_stand_sealed_in_the_database_and_are_gone_when_they_expire() {
     let document = import(&client, "source=crm", list).await;
     let path = format!("/v1/imports/{}/rows", document["id"].as_str().expect("an id"));
     assert_eq!(get(&client, &path).await.status, StatusCode::OK);
+    // A list without a header: its first row is somebody.
+    for headless in ["Xq7Marker,xq7marker@acme.example\nBob,b@acme.example\n", "Xq7Marker,Xq7Marker\na,b\n"] {
+        let refused = send(&client, "source=crm&mapping=hubspot", &[], headless).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
     let primary = test.superuser(Part::Primary).await;
     for table in
         ["log.events", "log.claims", "log.matches", "log.import_files", "log.import_outcomes", "log.import_chunks"]
