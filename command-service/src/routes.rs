@@ -2,6 +2,7 @@
 
 mod batch;
 mod companies;
+mod domains;
 mod prospects;
 mod schema;
 
@@ -40,6 +41,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::restore))
         .routes(routes!(prospects::assign))
         .routes(routes!(batch::batch))
+        .routes(routes!(domains::explain))
         .split_for_parts();
     service_kit::docs::describe_refusals(&mut description, schema::refusals);
     let commands: Router = protect(commands, authenticator).with_state(service);
