@@ -1,10 +1,11 @@
 //! From an operation to its answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use domain::{Company, CompanyCommand, CompanyEvent, Prospect};
+use domain::{Company, CompanyCommand, CompanyEvent, Import, Prospect};
 use event_store::receipt::NewReceipt;
 use event_store::{Answer, Executor, Metadata, Request, Store};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -15,16 +16,22 @@ use service_kit::problem::{Code, Problem};
 use service_kit::shutdown::Shutdown;
 use uuid::Uuid;
 
+use crate::import::Imports;
 use crate::operation::{Operation, Target};
 use crate::problems::{company_error, not_carried_out, prospect_error};
 
 /// Longest idempotency key, and longest of the ids and names that a client may put into an event's metadata.
 const LABEL_CHARACTERS_MAX: usize = 255;
 
+/// Memory for imports used lately: they are few, and small without their rows.
+const IMPORTS_BYTES: u64 = 1 << 20;
+
 /// What the routes share.
 pub struct Service {
     /// Those who carry out.
-    pub executors: Executors,
+    pub executors: Arc<Executors>,
+    /// Lists of many records.
+    pub imports: Arc<Imports>,
     /// How long one command may take.
     pub deadline: Duration,
     /// Tells batches that this process is to end.
@@ -33,9 +40,10 @@ pub struct Service {
 
 /// An executor for each sort of record.
 pub struct Executors {
-    store: Store,
-    companies: Executor<Company>,
-    prospects: Executor<Prospect>,
+    pub(crate) store: Store,
+    pub(crate) companies: Executor<Company>,
+    pub(crate) prospects: Executor<Prospect>,
+    pub(crate) imports: Executor<Import>,
 }
 
 impl Executors {
@@ -44,6 +52,7 @@ impl Executors {
         Self {
             companies: Executor::new(store.clone(), cache_bytes / 3 * 2),
             prospects: Executor::new(store.clone(), cache_bytes / 3),
+            imports: Executor::new(store.clone(), IMPORTS_BYTES),
             store,
         }
     }
@@ -105,7 +114,13 @@ impl Caller {
         self.context.request_id
     }
 
-    fn metadata(&self) -> Metadata {
+    /// Whose records.
+    pub fn tenant_id(&self) -> Uuid {
+        self.principal.tenant_id
+    }
+
+    /// What stands beside the events of what is asked for.
+    pub fn metadata(&self) -> Metadata {
         let request_id = self.context.request_id.to_string();
         Metadata {
             actor: format!("key:{}", self.principal.key_prefix),

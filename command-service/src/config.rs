@@ -27,6 +27,9 @@ pub struct Config {
     /// Memory for records used lately, in MiB: two thirds for companies, one third for prospects.
     #[arg(long, env = "PROSPECTUS_CACHE_MIB", default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub cache_mib: u64,
+    /// The most text of one imported list, in GiB, unpacked.
+    #[arg(long, env = "PROSPECTUS_IMPORT_GIB_MAX", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub import_gib_max: u64,
     /// How many of the newest events the relay puts into an empty stream.
     #[arg(long, env = "PROSPECTUS_REFILL_EVENTS", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub refill_events: i64,

@@ -33,9 +33,12 @@ use tokio::task::JoinSet;
 
 use carry_out::Executors;
 use config::Config;
+use import::{Imports, Staging};
 
 /// Connections for keys of clients and for removing old receipts.
 const POOL_CONNECTIONS: usize = 4;
+/// Connections for the bytes of imports and for finding whose their rows are.
+const IMPORT_CONNECTIONS: usize = 6;
 const POOL_WAIT: Duration = Duration::from_secs(3);
 /// How often old receipts are removed, at most a thousand at a time.
 const RECEIPTS_INTERVAL: Duration = Duration::from_secs(60);
@@ -57,9 +60,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let (store, mut store_task) = Store::open(&database, keyring);
     let pool = database.pool(POOL_CONNECTIONS, POOL_WAIT)?;
-    let executors = Executors::new(store.clone(), config.cache_mib << 20);
+    let executors = Arc::new(Executors::new(store.clone(), config.cache_mib << 20));
+    let staging = Staging::new(database.pool(IMPORT_CONNECTIONS, POOL_WAIT)?, Arc::clone(store.keyring()));
+    let text_bytes_max = config.import_gib_max << 30;
+    let imports = Arc::new(Imports::new(Arc::clone(&executors), staging, database.clone(), text_bytes_max));
     let deadline = Duration::from_secs(config.command_deadline_seconds);
-    let state = Arc::new(carry_out::Service { executors, deadline, shutdown: shutdown.clone() });
+    let state = Arc::new(carry_out::Service { executors, imports: Arc::clone(&imports), deadline, shutdown: shutdown.clone() });
     let appending = store.appender().state();
     let health = Health::new().check_pool("database", pool.clone()).check("log", move || {
         let available = appending.borrow().available;
@@ -74,6 +80,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut tasks = JoinSet::new();
     tasks.spawn(remove_old_receipts(pool, shutdown.clone()));
+    tasks.spawn(import::work(imports, shutdown.clone()));
     if let Some(relay) = relay::work(&config, store.appender().state(), shutdown.clone())? {
         tasks.spawn(relay);
     }

@@ -1,6 +1,6 @@
 //! The one mapping from what can go wrong with a command to what the client is told.
 
-use domain::{CompanyError, FieldErrors, ProspectError};
+use domain::{CompanyError, FieldErrors, ImportError, ProspectError};
 use event_store::append::Refused;
 use event_store::executor::ExecuteError;
 use service_kit::problem::{Code, FieldProblem, Problem};
@@ -52,6 +52,24 @@ pub fn prospect_error(error: ProspectError) -> Problem {
         ProspectError::AlreadyRegistered => Problem::new(Code::Conflict, "the prospect is registered already"),
         ProspectError::Fields(errors) => field_errors(errors),
     }
+}
+
+/// Why an import refuses.
+pub fn import_error(error: ImportError) -> Problem {
+    match error {
+        ImportError::NotFound => Problem::not_found(),
+        ImportError::NotNow(state) => {
+            let detail = format!("the import is {}: only one that has run to its end can be taken back", state.name());
+            Problem::new(Code::Conflict, detail).member("state", state.name())
+        }
+        ImportError::OtherChunk(_) => Problem::new(Code::Conflict, "another process works on the import"),
+        ImportError::DryRun => Problem::new(Code::Conflict, "a dry run has written nothing that could be taken back"),
+    }
+}
+
+/// Why a record could not be loaded.
+pub fn load_error(error: event_store::load::LoadError) -> Problem {
+    not_carried_out(ExecuteError::<CompanyError>::Load(error), company_error)
 }
 
 fn deleted(what: &str) -> Problem {

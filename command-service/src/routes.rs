@@ -3,6 +3,7 @@
 mod batch;
 mod companies;
 mod domains;
+mod imports;
 mod prospects;
 mod schema;
 
@@ -42,6 +43,11 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::assign))
         .routes(routes!(batch::batch))
         .routes(routes!(domains::explain))
+        .routes(routes!(imports::create, imports::list))
+        .routes(routes!(imports::show))
+        .routes(routes!(imports::rows))
+        .routes(routes!(imports::left))
+        .routes(routes!(imports::undo))
         .split_for_parts();
     service_kit::docs::describe_refusals(&mut description, schema::refusals);
     let commands: Router = protect(commands, authenticator).with_state(service);

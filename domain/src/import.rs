@@ -6,4 +6,4 @@ mod state;
 
 pub use event::{ChunkFinished, ImportEvent, ImportFailed, ImportFinished, ImportOpened, ImportReceived, ImportUndone};
 pub use event::{ImportUndoRequested, Tally};
-pub use state::{Import, ImportCommand, ImportError, ImportState};
+pub use state::{Import, ImportCommand, ImportError, ImportState, OPEN};

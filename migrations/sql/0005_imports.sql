@@ -47,6 +47,9 @@ COMMENT ON COLUMN log.import_outcomes.import_id IS 'Which import';
 COMMENT ON COLUMN log.import_outcomes.part IS 'The last chunk that it tells of; below zero: what taking the import back left';
 COMMENT ON COLUMN log.import_outcomes.sealed IS 'A line of JSON a record';
 
+-- What there is to do: an import holds this claim while it is not at its end.
+CREATE INDEX claims_open_imports ON log.claims (tenant_id, aggregate_id) WHERE kind = 'import_open' AND NOT released;
+
 ALTER TABLE log.import_files ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE log.import_chunks ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE log.import_outcomes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;

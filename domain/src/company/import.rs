@@ -99,6 +99,8 @@ pub struct TakenIn<E> {
     pub events: Vec<E>,
     /// For each row, in their order, what it did.
     pub rows: Vec<RowEffect>,
+    /// Whether someone should look at the record after it.
+    pub in_review: bool,
 }
 
 /// What one row did to one record.
@@ -159,7 +161,7 @@ pub fn take_in(
     context: &Context,
 ) -> Result<TakenIn<CompanyEvent>, CompanyError> {
     let mut after = company.clone();
-    let mut taken = TakenIn { events: Vec::new(), rows: Vec::with_capacity(rows.len()) };
+    let mut taken = TakenIn { events: Vec::new(), rows: Vec::with_capacity(rows.len()), in_review: false };
     let mut ids = (1..).map(|n| context.id(n));
     for row in rows {
         let mut effect = RowEffect::default();
@@ -182,8 +184,11 @@ pub fn take_in(
         && let (Some(company_id), Some(row)) = (terms.looks_like, rows.first())
     {
         let reason = ReviewReason::LooksLike { company_id };
-        taken.events.push(CompanyReviewRequested { import_id: Some(row.said.import_id), reason }.into());
+        let event: CompanyEvent = CompanyReviewRequested { import_id: Some(row.said.import_id), reason }.into();
+        after.evolve(&event);
+        taken.events.push(event);
     }
+    taken.in_review = after.open_review().is_some();
     Ok(taken)
 }
 
@@ -368,8 +373,10 @@ impl CompanyImported {
 /// How an import can be taken back from a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Undo<E> {
-    /// It did nothing to it, or that is undone already.
+    /// It did nothing to it.
     Nothing,
+    /// That was done already.
+    Done,
     /// Somebody changed the record since: it is left.
     ChangedSince,
     /// By this event.
@@ -383,7 +390,7 @@ pub fn undo(events: &[CompanyEvent], import_id: Uuid) -> Undo<CompanyEvent> {
     let since = &events[begun..];
     let undone = |event: &CompanyEvent| matches!(event, CompanyEvent::CompanyImportUndone(undone) if undone.import_id == import_id);
     if since.iter().any(undone) {
-        return Undo::Nothing;
+        return Undo::Done;
     }
     if !since.iter().all(of_import) {
         return Undo::ChangedSince;

@@ -48,6 +48,11 @@ impl Company {
         phone_number::flags(self.profile.phone.as_ref(), self.profile.mobile_phone.as_ref())
     }
 
+    /// Why it is in review, while it is.
+    pub fn open_review(&self) -> Option<ReviewReason> {
+        self.review.filter(|_| self.status == Status::Live)
+    }
+
     /// What lists of companies are sorted by: the name in lower case.
     pub fn name_sort(&self) -> Option<String> {
         self.profile.name.as_ref().map(|name| name.as_str().to_lowercase())

@@ -41,6 +41,8 @@ pub struct ProspectSaid {
     pub hint: CompanyHint,
     /// Why a person should look at it.
     pub review: Option<ReviewReason>,
+    /// Whether nobody else is known by the row's address at its company, so that this person may be.
+    pub may_be_known: bool,
 }
 
 /// A row of an import said something new of the person.
@@ -78,6 +80,9 @@ pub struct PersonalImported {
     /// What the row said and what did not prevail.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub declined: BTreeMap<String, Value>,
+    /// As whom imports know the person from now on; until now as nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_as: Option<KnownAs>,
 }
 
 /// The person is again what it was before an import.
@@ -156,6 +161,7 @@ impl ProspectSaid {
             company_id: None,
             hint: CompanyHint::default(),
             review: None,
+            may_be_known: false,
         })
     }
 
@@ -175,7 +181,7 @@ pub fn take_in(
     rule: &ConflictRule,
 ) -> Result<TakenIn<ProspectEvent>, ProspectError> {
     let mut after = prospect.clone();
-    let mut taken = TakenIn { events: Vec::new(), rows: Vec::with_capacity(rows.len()) };
+    let mut taken = TakenIn { events: Vec::new(), rows: Vec::with_capacity(rows.len()), in_review: false };
     for row in rows {
         let mut effect = RowEffect::default();
         let event: Option<ProspectEvent> = match after.status {
@@ -192,6 +198,7 @@ pub fn take_in(
         }
         taken.rows.push(effect);
     }
+    taken.in_review = after.open_review().is_some();
     Ok(taken)
 }
 
@@ -259,6 +266,9 @@ impl Prospect {
             }
         }
         personal.declined = personally;
+        if row.may_be_known && self.known_as.is_none() {
+            personal.known_as = row.email().map(|email| KnownAs { company_id: row.company_id, email });
+        }
         effect.conflicts = conflicts;
         let refs = &self.personal.external_refs;
         let new_refs = row.external_refs.difference(refs);
@@ -315,7 +325,6 @@ impl ProspectImported {
         if let Some(Personal::Open(personal)) = &self.personal {
             personal.apply_to(said, prospect);
         }
-        prospect.get_known();
     }
 }
 
@@ -342,16 +351,17 @@ impl PersonalImported {
         for (field, value) in &self.declined {
             provenance.decline(said, field, value);
         }
+        if self.known_as.is_some() {
+            prospect.known_as.clone_from(&self.known_as);
+        }
     }
 }
 
 impl Prospect {
-    /// An import has found or made this person: from now on imports know it by its address.
+    /// An import has made this person: it knows it by its address.
     pub(super) fn get_known(&mut self) {
-        if self.known_as.is_none() {
-            let email = self.personal.fields.email.as_ref().map(crate::value::EmailAddress::key);
-            self.known_as = email.map(|email| KnownAs { company_id: self.company_id, email });
-        }
+        let email = self.personal.fields.email.as_ref().map(crate::value::EmailAddress::key);
+        self.known_as = email.map(|email| KnownAs { company_id: self.company_id, email });
     }
 }
 
@@ -363,7 +373,7 @@ pub fn undo(events: &[ProspectEvent], import_id: Uuid) -> Undo<ProspectEvent> {
     let undone =
         |event: &ProspectEvent| matches!(event, ProspectEvent::ProspectImportUndone(undone) if undone.import_id == import_id);
     if since.iter().any(undone) {
-        return Undo::Nothing;
+        return Undo::Done;
     }
     if !since.iter().all(of_import) {
         return Undo::ChangedSince;

@@ -43,6 +43,12 @@ impl Prospect {
         phone_number::flags(self.personal.fields.phone.as_ref(), self.personal.fields.mobile_phone.as_ref())
     }
 
+    /// Why it is in review, while it is. Whether its company is still there is another record's matter.
+    pub fn open_review(&self) -> Option<ReviewReason> {
+        let reason = self.review.unwrap_or(ReviewReason::NoCompany);
+        (self.status == Status::Live && self.company_id.is_none()).then_some(reason)
+    }
+
     /// What lists of prospects are sorted by: last, then first name in lower case; none where there is neither.
     pub fn name_sort(&self) -> Option<String> {
         let fields = &self.personal.fields;

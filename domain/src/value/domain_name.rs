@@ -91,6 +91,13 @@ impl DomainOfHost {
         Ok(Self { domain: Domain(domain.to_owned()), host, form })
     }
 
+    /// The domain without the host that led to it.
+    #[must_use]
+    pub fn without_host(mut self) -> Self {
+        self.host.clone_from(&self.domain.0);
+        self
+    }
+
     /// Whether the host says more than the domain does; `www.` says nothing.
     pub fn is_sub_domain(&self) -> bool {
         self.host.strip_prefix("www.").unwrap_or(&self.host) != self.domain.0 && self.host != self.domain.0

@@ -45,6 +45,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// A field is wrong or unknown.
     InvalidFields,
+    /// A list that cannot be imported, or a mapping that cannot be used.
+    InvalidList,
     /// The idempotency key came with another request before.
     IdempotencyKeyReused,
     /// The headers are larger than the service takes.
@@ -123,6 +125,8 @@ const CATALOGUE: &[Entry] = &[
         "Commands take application/json; PATCH takes application/merge-patch+json too; batches take application/x-ndjson."),
     entry(Code::InvalidFields, "invalid_fields", StatusCode::UNPROCESSABLE_ENTITY, "Fields are wrong or unknown",
         "`errors` lists everything that is wrong with the request, each with a pointer into the body. Nothing was changed."),
+    entry(Code::InvalidList, "invalid_list", StatusCode::UNPROCESSABLE_ENTITY, "The list cannot be imported",
+        "`reason` is a stable name for what is wrong with the file or the mapping as a whole, and the detail says what to do. Nothing of it was taken in."),
     entry(Code::IdempotencyKeyReused, "idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key came with another request before",
         "An Idempotency-Key stands for one request, for 7 days. Use a new key for a new request, and the same body to ask for the first answer."),
     entry(Code::HeadersTooLarge, "headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "A header is too large",

@@ -1,0 +1,497 @@
+//! One step of an import: some thousand rows, first what they say of companies, then of persons, all in flight at the same time
+//! through the executors that single commands use.
+//!
+//! What rows of one step say of one record is one command, so that they do not wait for each other. Claims decide races: whoever is
+//! overtaken looks again whose the record is.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use domain::company::{Change, CompanySaid, RowEffect};
+use domain::import::Tally;
+use domain::prospect::{KnownAs, ProspectSaid};
+use domain::value::company_name;
+use domain::{ClaimKey, ConflictRule};
+use uuid::Uuid;
+
+use super::ids::record_id;
+use super::outcome::{Outcome, RowOutcome, RowReason};
+use super::reading::Reading;
+use super::world::{Carried, Groups, Place, Trouble, Value, World};
+
+/// How often a record is looked for again after being overtaken.
+const ROUNDS_MAX: usize = 6;
+
+/// What an unfinished step had done before it was interrupted: the records that it changed, with the sequence of its first event on
+/// each. All of a record's rows in a step are one command, so it did all of it or nothing.
+pub type Already = HashMap<Uuid, i64>;
+
+/// What an import has counted so far, each record once.
+#[derive(Default)]
+pub struct Counted {
+    /// The sums.
+    pub tally: Tally,
+    /// Position of the last event.
+    pub position: i64,
+    /// Companies and prospects that are counted as unchanged: halves of their ids.
+    unchanged: [HashSet<u64>; 2],
+}
+
+/// Records that are remembered as unchanged; those beyond may be counted more than once.
+const UNCHANGED_MAX: usize = 4_000_000;
+
+/// What is known of the step's rows while it runs.
+pub struct Step {
+    world: Arc<World>,
+    import_id: Uuid,
+    rule: Arc<ConflictRule>,
+    already: Arc<Already>,
+    readings: Vec<Reading>,
+    /// What each row did so far, per row.
+    told: Vec<Told>,
+    /// Who holds a claim, as far as this step knows.
+    holders: HashMap<Value, Uuid>,
+    /// Who has a value that is not unique.
+    matches: HashMap<Value, Vec<Uuid>>,
+    position: i64,
+}
+
+/// What became of one row.
+#[derive(Default)]
+struct Told {
+    company: Option<Uuid>,
+    prospects: Vec<Uuid>,
+    change: Change,
+    person_in_review: bool,
+    company_in_review: bool,
+}
+
+/// What becomes of the records, for the counts.
+struct Touched {
+    place: usize,
+    id: Uuid,
+    change: Change,
+    changed_by: Option<Uuid>,
+}
+
+struct CompanyGroup {
+    new: bool,
+    rows: Vec<(usize, CompanySaid)>,
+    looks_like: Option<Uuid>,
+}
+
+struct PersonGroup {
+    new: bool,
+    rows: Vec<((usize, usize), ProspectSaid)>,
+}
+
+impl Step {
+    /// Carries out a step's rows. Gives what became of each, in their order, and counts them.
+    ///
+    /// # Errors
+    /// [`Trouble::Passing`] and [`Trouble::Lasting`]; the step is to be done again, with what it has done already.
+    pub async fn carry_out(
+        world: Arc<World>,
+        import_id: Uuid,
+        rule: Arc<ConflictRule>,
+        already: Arc<Already>,
+        readings: Vec<Reading>,
+        counted: &mut Counted,
+    ) -> Result<Vec<RowOutcome>, Trouble> {
+        let told = readings.iter().map(|_| Told::default()).collect();
+        let (holders, matches) = (HashMap::new(), HashMap::new());
+        let mut step = Self { world, import_id, rule, already, readings, told, holders, matches, position: 0 };
+        step.look_up().await?;
+        let mut touched = step.companies().await?;
+        touched.extend(step.persons().await?);
+        for touched in touched {
+            counted.record(&touched, import_id);
+        }
+        counted.position = counted.position.max(step.position);
+        Ok(step.outcomes(counted))
+    }
+
+    /// Who holds what the rows name, all at once.
+    async fn look_up(&mut self) -> Result<(), Trouble> {
+        let (mut claims, mut matches) = (HashSet::new(), HashSet::new());
+        for reading in self.readings.iter().filter(|reading| !reading.refused) {
+            if let Some(said) = &reading.company {
+                claims.extend(self.company_values(said));
+                matches.extend(name_of(said).map(|key| self.world.value("name_country", &ClaimKey::Plain(key))));
+            }
+            for person in &reading.persons {
+                claims.extend(self.ref_values(person));
+                matches.extend(self.email_value(person));
+            }
+        }
+        let (claims, matches): (Vec<Value>, Vec<Value>) = (claims.into_iter().collect(), matches.into_iter().collect());
+        let (holders, found) = tokio::try_join!(self.world.holders(&claims), self.world.matches(&matches))?;
+        (self.holders, self.matches) = (holders, found);
+        Ok(())
+    }
+
+    async fn companies(&mut self) -> Result<Vec<Touched>, Trouble> {
+        let mut touched = Vec::new();
+        let speaks = |(place, reading): (usize, &Reading)| (!reading.refused && reading.company.is_some()).then_some(place);
+        let mut places: Vec<usize> = self.readings.iter().enumerate().filter_map(speaks).collect();
+        for _ in 0..ROUNDS_MAX {
+            if places.is_empty() {
+                return Ok(touched);
+            }
+            let mut again = Vec::new();
+            for (id, group, result) in self.run_companies(&places).await? {
+                match result {
+                    Ok(carried) => touched.push(self.note_company(id, &group, carried)),
+                    Err(Trouble::Overtaken) => again.extend(group.rows.iter().map(|(place, _)| *place)),
+                    Err(Trouble::Refused(errors)) => {
+                        // The row that would have made the company; those after it may still make one.
+                        let ((first, _), rest) = group.rows.split_first().expect("a group has rows");
+                        let detail = errors.0.first().map(|error| error.detail.clone()).unwrap_or_default();
+                        self.readings[*first].refuse(RowReason::new("no_company", detail));
+                        again.extend(rest.iter().map(|(place, _)| *place));
+                    }
+                    Err(trouble) => return Err(trouble),
+                }
+            }
+            again.sort_unstable();
+            self.forget_companies(&again).await?;
+            places = again;
+        }
+        Err(Trouble::Passing("companies of this step change hands all the time".to_owned()))
+    }
+
+    /// Finds out whose each row's company is, and carries out what they say.
+    async fn run_companies(
+        &mut self,
+        places: &[usize],
+    ) -> Result<Vec<(Uuid, CompanyGroup, Result<Carried, Trouble>)>, Trouble> {
+        let mut groups: Groups<Uuid, CompanyGroup> = Groups::default();
+        for &place in places {
+            let reading = &self.readings[place];
+            let (row, said) = (reading.row, reading.company.clone());
+            let Some(mut said) = said else { continue };
+            let values = self.company_values(&said);
+            let known = values.iter().find_map(|value| self.holders.get(value).copied());
+            let id = known.unwrap_or_else(|| record_id(self.import_id, row, 0));
+            for value in values {
+                let holder = *self.holders.entry(value.clone()).or_insert(id);
+                if holder != id {
+                    // A domain is never another's: it comes first.
+                    said.external_refs.retain(|reference| reference.key() != value.1);
+                    let detail = format!("the id belongs to company {holder}, which may be the same: merge them if it is");
+                    let reason = RowReason::new("reference_taken", detail);
+                    self.readings[place].reasons.push(RowReason { field: Some("external_refs".to_owned()), ..reason });
+                }
+            }
+            let new = known.is_none();
+            let looks_like = if new { self.looks_like(&said, id) } else { None };
+            let group = groups.entry(id, || CompanyGroup { new, rows: Vec::new(), looks_like });
+            group.rows.push((place, said));
+        }
+        let commands = groups.into_iter().map(|(id, group)| {
+            let (world, rule, import_id) = (Arc::clone(&self.world), Arc::clone(&self.rule), self.import_id);
+            let since = self.already.get(&id).copied();
+            let (first, _) = group.rows[0];
+            let seed = record_id(import_id, self.readings[first].row, 1_000_000);
+            tokio::spawn(async move {
+                let rows: Vec<CompanySaid> = group.rows.iter().map(|(_, said)| said.clone()).collect();
+                let result = world.company(Place { id, new: group.new, since }, &rows, &rule, group.looks_like, seed).await;
+                (id, group, result)
+            })
+        });
+        let commands: Vec<_> = commands.collect();
+        joined(commands).await
+    }
+
+    /// An older company, of the log or of this step, that has the name of this one in its country.
+    fn looks_like(&mut self, said: &CompanySaid, id: Uuid) -> Option<Uuid> {
+        let value = self.world.value("name_country", &ClaimKey::Plain(name_of(said)?));
+        let ids = self.matches.entry(value).or_default();
+        let other = ids.iter().copied().filter(|other| *other < id).min();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        other
+    }
+
+    fn note_company(&mut self, id: Uuid, group: &CompanyGroup, carried: Carried) -> Touched {
+        let mut change = Change::Unchanged;
+        for ((place, _), effect) in group.rows.iter().zip(&carried.rows) {
+            change = change.max(effect.change);
+            let told = &mut self.told[*place];
+            told.company = Some(id);
+            told.change = told.change.max(effect.change);
+            told.company_in_review = carried.in_review;
+            tell(&mut self.readings[*place].reasons, effect);
+        }
+        self.position = self.position.max(carried.position.unwrap_or_default());
+        Touched { place: 0, id, change, changed_by: carried.changed_by.filter(|_| carried.existed) }
+    }
+
+    /// Looks again whose the companies of these rows are.
+    async fn forget_companies(&mut self, places: &[usize]) -> Result<(), Trouble> {
+        let said = places.iter().filter_map(|place| self.readings[*place].company.as_ref());
+        let values: HashSet<Value> = said.flat_map(|said| self.company_values(said)).collect();
+        for value in &values {
+            self.holders.remove(value);
+        }
+        let values: Vec<Value> = values.into_iter().collect();
+        self.holders.extend(self.world.holders(&values).await?);
+        Ok(())
+    }
+
+    async fn persons(&mut self) -> Result<Vec<Touched>, Trouble> {
+        let mut touched = Vec::new();
+        let mut places = Vec::new();
+        for (place, reading) in self.readings.iter_mut().enumerate().filter(|(_, reading)| !reading.refused) {
+            for (person, said) in reading.persons.iter_mut().enumerate() {
+                said.company_id = self.told[place].company;
+                places.push((place, person));
+            }
+        }
+        for _ in 0..ROUNDS_MAX {
+            if places.is_empty() {
+                return Ok(touched);
+            }
+            let mut again = Vec::new();
+            for (id, group, result) in self.run_persons(&places).await? {
+                match result {
+                    Ok(carried) => touched.push(self.note_person(id, &group, carried)),
+                    Err(Trouble::Overtaken) => again.extend(group.rows.iter().map(|(place, _)| *place)),
+                    Err(Trouble::Refused(errors)) => {
+                        let (((row, _), _), rest) = group.rows.split_first().expect("a group has rows");
+                        let detail = errors.0.first().map(|error| error.detail.clone()).unwrap_or_default();
+                        self.readings[*row].refuse(RowReason::new("no_person", detail));
+                        again.extend(rest.iter().map(|(place, _)| *place));
+                    }
+                    Err(trouble) => return Err(trouble),
+                }
+            }
+            again.sort_unstable();
+            self.forget_persons(&again).await?;
+            places = again;
+        }
+        // A company that was deleted meanwhile, say: from the start it goes another way.
+        Err(Trouble::Passing("persons of this step change hands all the time".to_owned()))
+    }
+
+    async fn run_persons(
+        &mut self,
+        places: &[(usize, usize)],
+    ) -> Result<Vec<(Uuid, PersonGroup, Result<Carried, Trouble>)>, Trouble> {
+        self.find_by_address(places).await?;
+        let mut groups: Groups<Uuid, PersonGroup> = Groups::default();
+        for &(place, person) in places {
+            let row = self.readings[place].row;
+            let mut said = self.readings[place].persons[person].clone();
+            let refs = self.ref_values(&said);
+            let known_as = self.known_value(&said);
+            let known = refs.iter().chain(&known_as).find_map(|value| self.holders.get(value).copied());
+            let id = known.unwrap_or_else(|| record_id(self.import_id, row, person + 1));
+            let references: Vec<_> = said.external_refs.iter().cloned().collect();
+            for (reference, value) in references.into_iter().zip(refs) {
+                let holder = *self.holders.entry(value).or_insert(id);
+                if holder != id {
+                    said.external_refs.remove(&reference);
+                    let detail = format!("the id belongs to prospect {holder}");
+                    let reason = RowReason::new("reference_taken", detail);
+                    self.readings[place].reasons.push(RowReason { field: Some("external_refs".to_owned()), ..reason });
+                }
+            }
+            if let Some(value) = known_as {
+                said.may_be_known = *self.holders.entry(value).or_insert(id) == id;
+            }
+            let group = groups.entry(id, || PersonGroup { new: known.is_none(), rows: Vec::new() });
+            group.rows.push(((place, person), said));
+        }
+        let commands = groups.into_iter().map(|(id, group)| {
+            let (world, rule) = (Arc::clone(&self.world), Arc::clone(&self.rule));
+            let since = self.already.get(&id).copied();
+            tokio::spawn(async move {
+                let rows: Vec<ProspectSaid> = group.rows.iter().map(|(_, said)| said.clone()).collect();
+                let result = world.prospect(Place { id, new: group.new, since }, &rows, &rule).await;
+                (id, group, result)
+            })
+        });
+        let commands: Vec<_> = commands.collect();
+        joined(commands).await
+    }
+
+    /// Of the persons whose address the log knows: who is known by it at the row's company, by a claim or by being there.
+    async fn find_by_address(&mut self, places: &[(usize, usize)]) -> Result<(), Trouble> {
+        let mut asked: Vec<(Value, Vec<Uuid>, Option<Uuid>)> = Vec::new();
+        for &(place, person) in places {
+            let said = &self.readings[place].persons[person];
+            if self.ref_values(said).iter().any(|value| self.holders.contains_key(value)) {
+                continue;
+            }
+            let Some(value) = self.known_value(said).filter(|value| !self.holders.contains_key(value)) else { continue };
+            let found = self.email_value(said).and_then(|email| self.matches.get(&email));
+            if let Some(candidates) = found.filter(|candidates| !candidates.is_empty()) {
+                asked.push((value, candidates.clone(), said.company_id));
+            }
+        }
+        let values: Vec<Value> = asked.iter().map(|(value, ..)| value.clone()).collect();
+        self.holders.extend(self.world.holders(&values).await?);
+        asked.retain(|(value, ..)| !self.holders.contains_key(value));
+        let looks = asked.into_iter().map(|(value, candidates, company)| {
+            let world = Arc::clone(&self.world);
+            tokio::spawn(async move {
+                for candidate in candidates {
+                    if world.is_at(candidate, company).await? {
+                        return Ok(Some((value, candidate)));
+                    }
+                }
+                Ok::<_, Trouble>(None)
+            })
+        });
+        let looks: Vec<_> = looks.collect();
+        for found in joined(looks).await? {
+            if let Some((value, id)) = found? {
+                self.holders.entry(value).or_insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_person(&mut self, id: Uuid, group: &PersonGroup, carried: Carried) -> Touched {
+        let mut change = Change::Unchanged;
+        for (((place, _), _), effect) in group.rows.iter().zip(&carried.rows) {
+            change = change.max(effect.change);
+            let told = &mut self.told[*place];
+            if !told.prospects.contains(&id) {
+                told.prospects.push(id);
+            }
+            told.change = told.change.max(effect.change);
+            told.person_in_review |= carried.in_review;
+            tell(&mut self.readings[*place].reasons, effect);
+        }
+        self.position = self.position.max(carried.position.unwrap_or_default());
+        Touched { place: 1, id, change, changed_by: carried.changed_by.filter(|_| carried.existed) }
+    }
+
+    async fn forget_persons(&mut self, places: &[(usize, usize)]) -> Result<(), Trouble> {
+        let mut values = HashSet::new();
+        for &(place, person) in places {
+            let said = &self.readings[place].persons[person];
+            values.extend(self.ref_values(said));
+            values.extend(self.known_value(said));
+        }
+        for value in &values {
+            self.holders.remove(value);
+        }
+        let values: Vec<Value> = values.into_iter().collect();
+        self.holders.extend(self.world.holders(&values).await?);
+        Ok(())
+    }
+
+    fn outcomes(self, counted: &mut Counted) -> Vec<RowOutcome> {
+        let rows = self.readings.into_iter().zip(self.told).map(|(reading, mut told)| {
+            // A row speaks for its persons; one without any for its company.
+            let in_review = told.person_in_review || (told.prospects.is_empty() && told.company_in_review);
+            let outcome = match () {
+                () if reading.refused => Outcome::Refused,
+                () if in_review => Outcome::InReview,
+                () => Outcome::of(told.change),
+            };
+            outcome.count(&mut counted.tally);
+            told.prospects.sort_unstable();
+            let Reading { row, line, text, reasons, .. } = reading;
+            RowOutcome { row, line, outcome, text, company_id: told.company, prospect_ids: told.prospects, reasons }
+        });
+        rows.collect()
+    }
+
+    /// What keys a company, the domain first.
+    fn company_values(&self, said: &CompanySaid) -> Vec<Value> {
+        let domain = said.domain.iter().map(|found| ("domain", found.domain.as_str().to_owned()));
+        let refs = said.external_refs.iter().map(|reference| ("company_ref", reference.key()));
+        domain.chain(refs).map(|(kind, key)| self.world.value(kind, &ClaimKey::Plain(key))).collect()
+    }
+
+    fn ref_values(&self, said: &ProspectSaid) -> Vec<Value> {
+        let refs = said.external_refs.iter();
+        refs.map(|reference| self.world.value("prospect_ref", &ClaimKey::Personal(reference.key()))).collect()
+    }
+
+    fn email_value(&self, said: &ProspectSaid) -> Option<Value> {
+        Some(self.world.value("email", &ClaimKey::Personal(said.email()?)))
+    }
+
+    fn known_value(&self, said: &ProspectSaid) -> Option<Value> {
+        let known_as = KnownAs { company_id: said.company_id, email: said.email()? };
+        Some(self.world.value(KnownAs::CLAIM, &ClaimKey::Personal(known_as.key())))
+    }
+}
+
+impl Counted {
+    /// Goes on from what was counted before.
+    pub fn from(tally: Tally, position: i64) -> Self {
+        Self { tally, position, ..Self::default() }
+    }
+
+    /// Counts a record that was counted as unchanged before: for going on after a crash.
+    pub fn recall(&mut self, is_prospect: bool, id: Uuid) {
+        self.unchanged[usize::from(is_prospect)].insert(half(id));
+    }
+
+    fn record(&mut self, touched: &Touched, import_id: Uuid) {
+        let counts = if touched.place == 0 { &mut self.tally.companies } else { &mut self.tally.prospects };
+        let unchanged = &mut self.unchanged[touched.place];
+        match touched.change {
+            Change::Created => counts[0] += 1,
+            // Its first change by this import; before it may have counted as unchanged.
+            Change::Updated if touched.changed_by != Some(import_id) => {
+                counts[1] += 1;
+                if unchanged.remove(&half(touched.id)) {
+                    counts[2] -= 1;
+                }
+            }
+            Change::Unchanged if touched.changed_by != Some(import_id) => {
+                let new = if unchanged.len() < UNCHANGED_MAX {
+                    unchanged.insert(half(touched.id))
+                } else {
+                    !unchanged.contains(&half(touched.id))
+                };
+                counts[2] += u64::from(new);
+            }
+            Change::Updated | Change::Unchanged => {}
+        }
+    }
+}
+
+/// Waits for commands, in bounded numbers.
+async fn joined<T: Send + 'static>(commands: Vec<tokio::task::JoinHandle<T>>) -> Result<Vec<T>, Trouble> {
+    let mut done = Vec::with_capacity(commands.len());
+    for command in commands {
+        done.push(command.await.map_err(|error| Trouble::Lasting(format!("a command broke: {error}")))?);
+    }
+    Ok(done)
+}
+
+/// The name in its country, as companies are compared by it.
+fn name_of(said: &CompanySaid) -> Option<String> {
+    let name = said.profile.name.as_ref()?.as_ref()?;
+    let country = said.profile.country.as_ref().and_then(Option::as_ref).map_or("", |country| country.as_str());
+    Some(format!("{}/{country}", company_name::normalise(name.as_str())))
+}
+
+fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
+    for conflict in &effect.conflicts {
+        reasons.push(RowReason {
+            field: Some(conflict.field.clone()),
+            kept: Some(conflict.kept.clone()),
+            lost: Some(conflict.lost.clone()),
+            ..RowReason::new("conflict", "the row and the record disagree; the rule of the import has decided")
+        });
+    }
+    for field in &effect.left_out {
+        let reason = RowReason::new("no_room", "the record has no room for it, or it does not fit what is there");
+        reasons.push(RowReason { field: Some(field.clone()), ..reason });
+    }
+}
+
+/// Half of an id: the row and the hash, or the random bits.
+fn half(id: Uuid) -> u64 {
+    id.as_u64_pair().1 ^ id.as_u64_pair().0.rotate_left(32)
+}
