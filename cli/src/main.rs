@@ -4,6 +4,7 @@
 //! To add a command: a file with its `Args` and its `run`, a variant here, a line in `run`.
 
 mod domains;
+mod import;
 mod integrity;
 mod keys;
 mod log;
@@ -46,6 +47,7 @@ enum Command {
     Integrity(integrity::Args),
     #[command(subcommand)]
     Domains(domains::Command),
+    Import(Box<import::Args>),
     #[command(subcommand)]
     Log(log::Command),
 }
@@ -70,6 +72,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Status(args) => status::run(args, &primary()?).await,
         Command::Integrity(args) => integrity::run(args, &primary()?).await,
         Command::Domains(command) => Ok(domains::run(command)),
+        Command::Import(args) => import::run(args).await,
         Command::Log(command) => log::run(command, &primary()?).await,
     }
 }

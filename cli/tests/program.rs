@@ -69,6 +69,7 @@ fn every_command_has_an_example_in_its_help() {
         "log new-epoch",
         "integrity",
         "domains explain",
+        "import",
     ] {
         let arguments: Vec<String> = command.split(' ').chain(["--help"]).map(ToOwned::to_owned).collect();
         let help = run(None, &arguments);

@@ -250,7 +250,8 @@ impl Comparison<'_> {
                 count(&mut self.counts.prospects.log, state.status);
                 let refs = prospect.filter(|_| is_shown && state.status == Status::Live);
                 let refs = refs.map_or(0, |row| row.get::<_, Value>(5).as_array().map_or(0, Vec::len));
-                let counted = (self.keyring.is_none() && state.status == Status::Live).then_some((refs, is_shown));
+                let is_counted = self.keyring.is_none() && state.status == Status::Live;
+                let counted = is_counted.then_some((refs, is_shown && prospect.is_some()));
                 self.claims(place, state.claims(id), &found.claims, counted);
                 let opened = self.keyring.is_some();
                 let said = |row: &Row| prospect_row_differs(row, state, found.version, opened);

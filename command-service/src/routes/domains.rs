@@ -13,18 +13,14 @@ use service_kit::problem::Problem;
 use crate::operation::Object;
 use crate::problems::field_errors;
 
-/// Larger than any input that is looked at, with its quotes and escapes.
-const EXPLAIN_BYTES_MAX: usize = 64 << 10;
-
 /// Explains step by step which company's domain an e-mail address, a URL or a host leads to, or why to none. Changes nothing.
 #[utoipa::path(post, path = "/v1/domains/explain", tag = "domains",
     request_body(content = super::schema::ExplainFields),
     responses((status = 200, body = super::schema::ExplanationBody, description = "Explained; `domain` is null where it leads to no company's"),
-        (status = 413, description = "The body is larger than 64 KiB: `limit`"),
         (status = 422, description = "Fields are wrong")))]
 pub(super) async fn explain(principal: Principal, headers: HeaderMap, body: Body) -> Result<Json<Value>, Problem> {
     principal.require(Permission::ReadRecords)?;
-    let body = read_json(&headers, body, EXPLAIN_BYTES_MAX).await?;
+    let body = read_json(&headers, body, super::COMMAND_BYTES_MAX).await?;
     let input = input_of(body.object).map_err(field_errors)?;
     Ok(Json(company_domain::explain(&input).to_json(&input)))
 }
