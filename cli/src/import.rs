@@ -22,12 +22,10 @@ use api::Api;
 /// Every row is accounted for: created, updated, unchanged, in review or refused. Exit code 0 when it is done, refused rows included;
 /// 1 when it failed as a whole.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  prospectus import contacts.csv --source crm --mapping hubspot --dry-run\n  \
+#[command(after_help = "Example:\n  prospectus import contacts.csv --source crm --mapping hubspot --dry-run\n  \
                   zstdcat list.csv.zst | prospectus import - --source list\n  \
                   prospectus import --rows 0198… --outcome refused --csv > again.csv\n  \
-                  prospectus import --from postgres://…/legacy --table Customer --mapping customer --source legacy --follow"
-)]
+                  prospectus import --from postgres://…/legacy --table Customer --mapping customer --source legacy --follow")]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["file", "show", "undo", "rows", "list", "from"]))]
 pub struct Args {
     /// CSV or NDJSON, plain, gzip or zstd; `-` for standard input.
@@ -43,7 +41,7 @@ pub struct Args {
     /// Prints what became of each row, as NDJSON.
     #[arg(long, value_name = "ID")]
     rows: Option<Uuid>,
-    /// With --rows: only created, updated, unchanged, in_review or refused ones; several with commas.
+    /// With --rows: only created, updated, unchanged, `in_review` or refused ones; several with commas.
     #[arg(long, requires = "rows")]
     outcome: Option<String>,
     /// With --rows: as CSV, the original rows with what became of them in front.
@@ -68,11 +66,13 @@ pub async fn run(args: &Args) -> anyhow::Result<Output> {
         return send(&api, args, file).await;
     }
     if let Some(id) = args.show {
-        let document = api.ask(Method::GET, &format!("/v1/imports/{id}")).await?;
+        let asked = api.ask(Method::GET, &format!("/v1/imports/{id}")).await;
+        let document = asked.with_context(|| format!("import {id}"))?;
         return watched(&api, document).await;
     }
     if let Some(id) = args.undo {
-        let document = api.ask(Method::POST, &format!("/v1/imports/{id}/undo")).await?;
+        let asked = api.ask(Method::POST, &format!("/v1/imports/{id}/undo")).await;
+        let document = asked.with_context(|| format!("import {id}"))?;
         return watched(&api, document).await;
     }
     if let Some(id) = args.rows {

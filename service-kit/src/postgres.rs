@@ -159,5 +159,7 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
 
 fn tls(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
     let roots = if mode == SslMode::Disable { Roots::OnlyFile } else { Roots::FileOrSystem };
-    crate::tls::client_config(roots).map(MakeRustlsConnect::new).map_err(|error| DatabaseError::Roots(error.to_string()))
+    crate::tls::client_config(roots)
+        .map(MakeRustlsConnect::new)
+        .map_err(|error| DatabaseError::Roots(error.to_string()))
 }

@@ -271,12 +271,13 @@ impl Ran {
 }
 
 /// `prospectus`, to be started with the environment that it has on the stack, and nothing else of ours.
+///
+/// # Panics
+/// If this test does not know where it lies.
 pub fn prospectus(test: &TestStack, arguments: &[&str]) -> tokio::process::Command {
     let own = std::env::current_exe().expect("this test's own path");
-    let directory = std::env::var_os("PROSPECTUS_BIN_DIR").map_or_else(
-        || own.ancestors().nth(2).expect("tests lie in target/release/deps").to_owned(),
-        PathBuf::from,
-    );
+    let directory = std::env::var_os("PROSPECTUS_BIN_DIR")
+        .map_or_else(|| own.ancestors().nth(2).expect("tests lie in target/release/deps").to_owned(), PathBuf::from);
     let mut command = tokio::process::Command::new(directory.join("prospectus"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PROSPECTUS_") {
@@ -306,7 +307,11 @@ pub async fn run_prospectus(test: &TestStack, arguments: &[&str]) -> Ran {
 /// # Panics
 /// If it cannot be started.
 pub async fn ran(mut command: tokio::process::Command) -> Ran {
-    let output = command.stdin(std::process::Stdio::null()).output().await.expect("the program runs: `cargo build --release --bins`");
+    let output = command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await
+        .expect("the program runs: `cargo build --release --bins`");
     Ran {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),

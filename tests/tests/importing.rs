@@ -73,7 +73,11 @@ async fn a_list_comes_from_standard_input_with_a_mapping_of_ones_own() {
     let output = child.wait_with_output().await.expect("it ends");
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(output.status.success(), "{document}");
-    assert_eq!((&document["prospects"]["created"], &document["companies"]["created"]), (&json!(1), &json!(1)), "{document}");
+    assert_eq!(
+        (&document["prospects"]["created"], &document["companies"]["created"]),
+        (&json!(1), &json!(1)),
+        "{document}"
+    );
     let found = test.client().read("/v1/companies?domain=acme.co.uk", document["position"].as_i64()).await;
     assert_eq!(found.json["items"][0]["name"], "Acme", "{found:?}");
     test.finish().await;
@@ -94,7 +98,7 @@ async fn what_fails_as_a_whole_says_why() {
         (vec![as_text(&list), "--source".into(), "crm".into(), "--mapping".into(), "nothing".into()], "hubspot"),
         (vec![as_text(&list), "--source".into(), "crm".into(), "--mapping".into(), "none.toml".into()], "none.toml"),
         (vec![as_text(&nowhere), "--source".into(), "crm".into()], "cannot be opened"),
-        (vec!["--show".into(), uuid::Uuid::nil().to_string()], "not"),
+        (vec!["--show".into(), uuid::Uuid::nil().to_string()], "no such record"),
     ];
     for (arguments, said) in cases {
         let arguments: Vec<&str> = std::iter::once("import").chain(arguments.iter().map(String::as_str)).collect();

@@ -49,7 +49,11 @@ async fn what_is_as_it_should_be_passes_with_its_counts() {
         assert_eq!(told["counts"]["companies"][side], json!({"live": 2, "deleted": 1}), "{told}");
         assert_eq!(told["counts"]["prospects"][side], json!({"live": 3, "deleted": 1}), "{told}");
     }
-    assert_eq!(told["counts"]["claims"], json!({"company_ref": 1, "domain": 3, "live": 2, "prospect_ref": 1}), "{told}");
+    assert_eq!(
+        told["counts"]["claims"],
+        json!({"company_ref": 1, "domain": 3, "live": 2, "prospect_ref": 1}),
+        "{told}"
+    );
     assert_eq!(told["links"], json!({"live": 1, "deleted": 1, "none": 1}), "{told}");
 
     let text = run_prospectus(&test, &["integrity", "--tenant", "demo"]).await;
@@ -169,7 +173,8 @@ async fn what_was_changed_behind_the_systems_back_is_found() {
     for (done, undone, found, without_keys) in cases {
         superuser.batch_execute(&done).await.unwrap_or_else(|error| panic!("{done}: {error}"));
         let report = run_prospectus(&test, &["integrity", "--json"]).await;
-        let expected = |found: &[(&str, u64)]| found.iter().map(|(code, n)| ((*code).to_owned(), *n)).collect::<Vec<_>>();
+        let expected =
+            |found: &[(&str, u64)]| found.iter().map(|(code, n)| ((*code).to_owned(), *n)).collect::<Vec<_>>();
         assert_eq!((report.code, off(&report.json())), (1, expected(&found)), "{done}: {report:?}");
         assert!(!report.stdout.contains("p1"), "a person's reference is personal: {report:?}");
         let mut without = tests::prospectus(&test, &["integrity", "--json"]);

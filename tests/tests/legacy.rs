@@ -48,7 +48,18 @@ async fn becomes(client: &Client, number: i32, first_name: Option<&str>) {
 
 fn arguments<'a>(url: &'a str, state: &'a str) -> Vec<&'a str> {
     vec![
-        "import", "--from", url, "--table", "Customer", "--mapping", "customer", "--source", "legacy", "--state", state, "--json",
+        "import",
+        "--from",
+        url,
+        "--table",
+        "Customer",
+        "--mapping",
+        "customer",
+        "--source",
+        "legacy",
+        "--state",
+        state,
+        "--json",
     ]
 }
 
@@ -76,11 +87,15 @@ async fn a_table_is_copied_and_followed_across_restarts() {
     for number in 1..=6 {
         write(&legacy, number, "First", 3_600).await;
     }
+    // The same person a second time: both rows become one prospect.
+    let twin = r#"INSERT INTO "Customer" (id, email, company, "externalSource", "externalId", "updatedAt")
+        SELECT 'twin', email, company, 'crm', 'twin', "updatedAt" FROM "Customer" WHERE id = 'ck5'"#;
+    legacy.execute(twin, &[]).await.expect("a row");
     let state = test.directory().join("follow.state");
     let state = state.to_str().expect("UTF-8");
 
     let copied = run_prospectus(&test, &arguments(&url, state)).await;
-    assert_eq!((copied.code, &copied.json()["rows"]), (0, &json!(6)), "{copied:?}");
+    assert_eq!((copied.code, &copied.json()["rows"]), (0, &json!(7)), "{copied:?}");
     becomes(&client, 6, Some("First")).await;
     let again = run_prospectus(&test, &arguments(&url, state)).await;
     assert_eq!((again.code, &again.json()["rows"]), (0, &json!(0)), "what is copied is not copied again: {again:?}");
@@ -91,9 +106,10 @@ async fn a_table_is_copied_and_followed_across_restarts() {
     // A transaction that was open for half a minute commits now, with the time at which it began.
     write(&legacy, 7, "Late", 30).await;
     becomes(&client, 7, Some("Late")).await;
-    legacy.execute(r#"DELETE FROM "Customer" WHERE id = 'ck2'"#, &[]).await.expect("deleted");
+    legacy.execute(r#"DELETE FROM "Customer" WHERE id IN ('ck2', 'twin')"#, &[]).await.expect("deleted");
     becomes(&client, 2, None).await;
     let said = interrupt(following).await;
+    becomes(&client, 5, Some("First")).await;
     assert_eq!(said["deleted"], 1, "{said}");
 
     write(&legacy, 3, "While it was away", 0).await;
@@ -125,10 +141,12 @@ async fn a_table_that_is_none_is_named_and_nothing_is_written_to_it() {
     let test = TestStack::start().await;
     let (legacy, url) = legacy(&test).await;
     write(&legacy, 1, "First", 0).await;
-    legacy.batch_execute(r#"CREATE TABLE odd (id text)"#).await.expect("a table");
+    legacy.batch_execute("CREATE TABLE odd (id text)").await.expect("a table");
     let state = test.directory().join("follow.state");
     let state = state.to_str().expect("UTF-8");
-    for (table, said) in [("customer", "case-sensitive"), ("odd", "updatedAt"), ("x\"; DROP TABLE \"Customer\"; --", "no table")] {
+    for (table, said) in
+        [("customer", "case-sensitive"), ("odd", "updatedAt"), ("x\"; DROP TABLE \"Customer\"; --", "no table")]
+    {
         let mut arguments = arguments(&url, state);
         arguments[4] = table;
         let refused = run_prospectus(&test, &arguments).await;

@@ -156,7 +156,8 @@ impl Api {
         body: Body,
     ) -> Result<http::Response<hyper::body::Incoming>, ApiError> {
         let uri = format!("{}{path}", self.base);
-        let mut request = Request::builder().method(method).uri(uri).body(body).map_err(|error| ApiError::Away(error.to_string()))?;
+        let mut request =
+            Request::builder().method(method).uri(uri).body(body).map_err(|error| ApiError::Away(error.to_string()))?;
         *request.headers_mut() = headers;
         request.headers_mut().insert(header::AUTHORIZATION, self.authorization.clone());
         self.client.request(request).await.map_err(|error| {
@@ -187,6 +188,7 @@ async fn json_of(answer: http::Response<hyper::body::Incoming>) -> Result<Value,
     if status.is_success() {
         return Ok(json);
     }
-    let passes = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS;
+    let passes =
+        status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS;
     if passes { Err(ApiError::Away(told(&json))) } else { Err(ApiError::Refused(json)) }
 }

@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::api::{Api, ApiError, Body};
-use super::upload::{Reading, request};
 use super::report;
+use super::upload::{Reading, request};
 use crate::output::Output;
 use legacy::{Legacy, LegacyRow};
 use state::State;
@@ -105,7 +105,11 @@ pub(super) async fn run(args: &Args, reading: &Reading, api: &Api) -> anyhow::Re
     let text = format!(
         "{}; {} rows in {} imports, {} in review, {} refused; {} prospects deleted\n{state} says how far it is: the same command goes on from there\n",
         if follower.state.progress.copied { "all rows are copied" } else { "not all rows are copied yet" },
-        totals.rows, totals.imports, totals.in_review, totals.refused, totals.deleted,
+        totals.rows,
+        totals.imports,
+        totals.in_review,
+        totals.refused,
+        totals.deleted,
     );
     Ok(Output { json, text, well: follower.state.progress.copied })
 }
@@ -221,7 +225,8 @@ impl Follower<'_> {
     /// Sends what has changed.
     async fn changes(&mut self) -> anyhow::Result<()> {
         let from = self.state.progress.mark.clone();
-        let (mut beyond, mut seen, mut batch): (Option<LegacyRow>, HashMap<String, u64>, Vec<LegacyRow>) = Default::default();
+        let (mut beyond, mut seen, mut batch): (Option<LegacyRow>, HashMap<String, u64>, Vec<LegacyRow>) =
+            Default::default();
         loop {
             let page = self.legacy.changed(from.as_deref(), self.args.overlap, beyond.as_ref()).await?;
             let Some(last) = page.last().cloned() else { break };
@@ -284,7 +289,8 @@ impl Follower<'_> {
             .stream(&path, "application/x-ndjson", |piece| {
                 rest.extend_from_slice(piece);
                 let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                let learned: Vec<(String, Uuid)> = rest[..whole].split(|byte| *byte == b'\n').filter_map(learned).collect();
+                let learned: Vec<(String, Uuid)> =
+                    rest[..whole].split(|byte| *byte == b'\n').filter_map(learned).collect();
                 rest.drain(..whole);
                 anyhow::ensure!(rest.len() <= LINE_BYTES_MAX, "a row of import {id} is longer than 8 MiB");
                 state.learn(&learned)

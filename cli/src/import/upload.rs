@@ -30,10 +30,10 @@ pub struct Reading {
     /// Only say what would become of the rows, and show the mapping.
     #[arg(long)]
     dry_run: bool,
-    /// Which of two values of one field wins: newest, keep or source_rank.
+    /// Which of two values of one field wins: newest, keep or `source_rank`.
     #[arg(long)]
     conflicts: Option<String>,
-    /// For source_rank: names of sources, best first, comma-separated; `api` is what people entered.
+    /// For `source_rank`: names of sources, best first, comma-separated; `api` is what people entered.
     #[arg(long)]
     rank: Option<String>,
     /// What becomes of columns that the mapping does not name: ignore or attributes.
@@ -107,9 +107,14 @@ pub(super) async fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<(B
     let input: Box<dyn AsyncRead + Send + Unpin> = if file == Path::new("-") {
         Box::new(tokio::io::stdin())
     } else {
-        let opened = tokio::fs::File::open(file).await.with_context(|| format!("{} cannot be opened", file.display()))?;
+        let opened =
+            tokio::fs::File::open(file).await.with_context(|| format!("{} cannot be opened", file.display()))?;
         let metadata = opened.metadata().await?;
-        anyhow::ensure!(!metadata.is_dir(), "{} is a directory: name a file, or `-` for standard input", file.display());
+        anyhow::ensure!(
+            !metadata.is_dir(),
+            "{} is a directory: name a file, or `-` for standard input",
+            file.display()
+        );
         if metadata.is_file() {
             bar.set_length(metadata.len());
         }

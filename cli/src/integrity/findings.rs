@@ -52,7 +52,9 @@ impl Sort {
                 "prospects whose company does not exist",
                 "assign each to a company or to none: POST /v1/prospects/{id}/assign",
             ),
-            Self::LinkShownWrong => ("link_shown_wrong", "rows that show another company than their link leads to", ANEW),
+            Self::LinkShownWrong => {
+                ("link_shown_wrong", "rows that show another company than their link leads to", ANEW)
+            }
             Self::DomainWrong => (
                 "domain_wrong",
                 "companies with a domain that is not registrable, lower case and in ASCII",
@@ -63,11 +65,9 @@ impl Sort {
                 "companies with a domain that is a mail host's or a host of others' pages",
                 "`prospectus domains explain` says why; take it away: PATCH /v1/companies/{id}",
             ),
-            Self::DomainTwice => (
-                "domain_twice",
-                "domains that two live companies have",
-                "merge the two: POST /v1/companies/{id}/merge",
-            ),
+            Self::DomainTwice => {
+                ("domain_twice", "domains that two live companies have", "merge the two: POST /v1/companies/{id}/merge")
+            }
             Self::ReferenceTwice => (
                 "reference_twice",
                 "external references that two live records have",

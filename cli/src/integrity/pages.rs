@@ -42,7 +42,8 @@ impl<'a> Pages<'a> {
         if self.ended || !self.page.is_empty() {
             return Ok(false);
         }
-        self.page.extend(self.transaction.query_portal(&self.portal, PAGE).await.context("reading on in the snapshot")?);
+        self.page
+            .extend(self.transaction.query_portal(&self.portal, PAGE).await.context("reading on in the snapshot")?);
         self.ended = self.page.is_empty();
         Ok(!self.ended)
     }

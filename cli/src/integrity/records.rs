@@ -47,9 +47,10 @@ impl Counts {
     /// Rows of a table for people: what, in the log, in the read tables, claims `live`.
     pub(super) fn to_rows(&self) -> Vec<Vec<Value>> {
         let mut rows = Vec::new();
-        for (noun, sides, states) in
-            [("companies", &self.companies, &["live", "merged", "deleted"][..]), ("prospects", &self.prospects, &["live", "deleted"])]
-        {
+        for (noun, sides, states) in [
+            ("companies", &self.companies, &["live", "merged", "deleted"][..]),
+            ("prospects", &self.prospects, &["live", "deleted"]),
+        ] {
             for state in states {
                 let of = |counts: &BTreeMap<&str, u64>| Value::from(counts.get(state).copied().unwrap_or(0));
                 let claimed = (noun, *state) == ("companies", "live");
@@ -139,7 +140,11 @@ pub(super) async fn compare(
 }
 
 /// The keys of the persons on a page of the log.
-async fn keys_of(log: &Pages<'_>, transaction: &Transaction<'_>, keyring: Option<&Keyring>) -> anyhow::Result<PersonKeys> {
+async fn keys_of(
+    log: &Pages<'_>,
+    transaction: &Transaction<'_>,
+    keyring: Option<&Keyring>,
+) -> anyhow::Result<PersonKeys> {
     let Some(keyring) = keyring else { return Ok(PersonKeys::default()) };
     let persons = log.page().filter(|row| row.get::<_, &str>(2) == Prospect::TYPE).map(|row| (row.get(1), row.get(3)));
     Ok(PersonKeys::fetch(transaction, keyring, persons).await?)
@@ -242,7 +247,7 @@ impl Comparison<'_> {
         match &found.state {
             State::Company(state) => {
                 count(&mut self.counts.companies.log, state.status);
-                self.claims(place, state.claims(id), &found.claims, None);
+                self.claims(place, &state.claims(id), &found.claims, None);
                 let said = |row: &Row| company_row_differs(row, state, found.version);
                 self.row(place, is_shown, company.map(said), prospect);
             }
@@ -252,13 +257,13 @@ impl Comparison<'_> {
                 let refs = refs.map_or(0, |row| row.get::<_, Value>(5).as_array().map_or(0, Vec::len));
                 let is_counted = self.keyring.is_none() && state.status == Status::Live;
                 let counted = is_counted.then_some((refs, is_shown && prospect.is_some()));
-                self.claims(place, state.claims(id), &found.claims, counted);
+                self.claims(place, &state.claims(id), &found.claims, counted);
                 let opened = self.keyring.is_some();
                 let said = |row: &Row| prospect_row_differs(row, state, found.version, opened);
                 self.row(place, is_shown, prospect.map(said), company);
             }
             State::None | State::Other => {
-                self.claims(place, Vec::new(), &found.claims, None);
+                self.claims(place, &[], &found.claims, None);
                 for row in company.iter().chain(&prospect) {
                     let _: &Row = row;
                     self.findings.add(Sort::RowLeft, || id.to_string());
@@ -272,13 +277,13 @@ impl Comparison<'_> {
     fn claims(
         &mut self,
         (tenant, id): Place,
-        held: Vec<Claim>,
+        held: &[Claim],
         stand: &BTreeSet<(String, String)>,
         counted: Option<(usize, bool)>,
     ) {
         let personal = |kind: &str| PERSONAL_CLAIMS.contains(&kind);
         let mut expected = BTreeSet::new();
-        for claim in &held {
+        for claim in held {
             let key = match (&claim.key, self.keyring) {
                 (domain::ClaimKey::Plain(key), _) => key.clone(),
                 (key @ domain::ClaimKey::Personal(_), Some(keyring)) => keyring.claim_key(tenant, claim.kind, key),
@@ -327,7 +332,7 @@ impl Comparison<'_> {
         let more: Value = row.get(6);
         let first: Option<&str> = row.get(5);
         for domain in first.into_iter().chain(more.as_array().into_iter().flatten().filter_map(Value::as_str)) {
-            if Domain::parse(domain).map(|parsed| parsed.as_str() != domain).unwrap_or(true) {
+            if Domain::parse(domain).map_or(true, |parsed| parsed.as_str() != domain) {
                 self.findings.add(Sort::DomainWrong, || format!("{id}: {domain}"));
             } else if DomainOfHost::of_company(domain).is_err() {
                 self.findings.add(Sort::DomainOfNoCompany, || format!("{id}: {domain}"));

@@ -44,7 +44,8 @@ pub struct Explanation {
 impl Explanation {
     /// As it is told: `{"input", "domain" (null where it leads to none), "reason"? {"code", "detail"}, "steps": [{"step", "result"}]}`.
     pub fn to_json(&self, input: &str) -> Value {
-        let steps: Vec<Value> = self.steps.iter().map(|(step, result)| json!({"step": step, "result": result})).collect();
+        let steps: Vec<Value> =
+            self.steps.iter().map(|(step, result)| json!({"step": step, "result": result})).collect();
         let mut told = json!({"input": input, "domain": self.outcome.as_ref().ok()});
         if let Err(invalid) = &self.outcome {
             told["reason"] = json!({"code": invalid.code, "detail": invalid.detail});

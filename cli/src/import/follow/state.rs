@@ -73,8 +73,7 @@ impl State {
                 }
             }
         }
-        let appended =
-            OpenOptions::new().append(true).create(true).mode(0o600).open(&appended).with_context(about)?;
+        let appended = OpenOptions::new().append(true).create(true).mode(0o600).open(&appended).with_context(about)?;
         let state = Self { file: file.to_owned(), progress, fresh, appended };
         state.save()?;
         Ok(state)
@@ -195,11 +194,14 @@ fn replace(file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Resu
     std::fs::rename(&temporary, file).with_context(about)
 }
 
+/// A legacy id and its prospect.
+type Known = (String, Uuid);
+
 /// Two sorted lists as one; of the same id, what came later counts.
 struct Merged<'a> {
-    sorted: Box<dyn Iterator<Item = anyhow::Result<(String, Uuid)>> + 'a>,
-    fresh: Box<dyn Iterator<Item = (String, Uuid)> + 'a>,
-    next: (Option<(String, Uuid)>, Option<(String, Uuid)>),
+    sorted: Box<dyn Iterator<Item = anyhow::Result<Known>> + 'a>,
+    fresh: Box<dyn Iterator<Item = Known> + 'a>,
+    next: (Option<Known>, Option<Known>),
     begun: bool,
 }
 
@@ -266,8 +268,7 @@ mod tests {
         state.learn(&[("b".into(), id(4)), ("aa".into(), id(5))]).expect("written");
         state.progress.mark = Some("2024-01-01".into());
         state.save().expect("written");
-        let expected =
-            [("a\tb\n\\".to_owned(), id(2)), ("aa".into(), id(5)), ("b".into(), id(4)), ("c".into(), id(3))];
+        let expected = [("a\tb\n\\".to_owned(), id(2)), ("aa".into(), id(5)), ("b".into(), id(4)), ("c".into(), id(3))];
         assert_eq!(known(&state), expected);
         drop(state);
 
@@ -279,7 +280,8 @@ mod tests {
 
         use std::os::unix::fs::PermissionsExt as _;
         for ending in ["", ".ids", ".new"] {
-            let mode = std::fs::metadata(directory.0.join(format!("state{ending}"))).expect("a file").permissions().mode();
+            let mode =
+                std::fs::metadata(directory.0.join(format!("state{ending}"))).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "state{ending}");
         }
     }
