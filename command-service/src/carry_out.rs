@@ -171,7 +171,10 @@ impl Service {
             Operation::Company(Target::Existing(id), command) => {
                 let adds = matches!(command, CompanyCommand::AddSocialMedia(_));
                 let changed = executors.companies.execute(id, command, &request, new_social_media).await;
-                let answer = changed.map_err(|error| not_carried_out(error, company_error))?;
+                let answer = match changed {
+                    Ok(answer) => answer,
+                    Err(error) => return Err(executors.company_problem(error, &request).await),
+                };
                 match answer.details.get("social_media_id").and_then(Value::as_str) {
                     Some(entry) if adds => {
                         Ok(Done::created(format!("/v1/companies/{id}/social-media/{entry}"), answer))
@@ -179,6 +182,8 @@ impl Service {
                     _ => Ok(Done::changed(answer)),
                 }
             }
+            Operation::MergeCompany(id, merge) => executors.merge(id, merge.into, &request).await.map(Done::changed),
+            Operation::UnmergeCompany(id) => executors.unmerge(id, &request).await.map(Done::changed),
             Operation::Prospect(Target::New, command) => {
                 let created = executors.prospects.create(Uuid::now_v7(), command, &request).await;
                 let answer = created.map_err(|error| not_carried_out(error, prospect_error))?;

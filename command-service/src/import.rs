@@ -23,6 +23,7 @@ mod intake;
 mod lease;
 mod mapped;
 mod mapping;
+mod members;
 mod outcome;
 mod place;
 mod reading;

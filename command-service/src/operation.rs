@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use domain::company::{AddSocialMedia, RegisterCompany, UpdateCompany};
+use domain::company::{AddSocialMedia, MergeInto, RegisterCompany, UpdateCompany};
 use domain::prospect::{AssignProspect, RegisterProspect, UpdateProspect};
 use domain::{CompanyCommand, FieldErrors, ProspectCommand};
 use http::Method;
@@ -12,11 +12,15 @@ use uuid::Uuid;
 
 use crate::problems::field_errors;
 
-/// One command on one record.
+/// One command on one record, or on two companies.
 #[derive(Debug, Clone)]
 pub enum Operation {
     /// On a company.
     Company(Target, CompanyCommand),
+    /// Of a company with another one.
+    MergeCompany(Uuid, MergeInto),
+    /// The undoing of that.
+    UnmergeCompany(Uuid),
     /// On a prospect.
     Prospect(Target, ProspectCommand),
 }
@@ -41,6 +45,8 @@ pub fn name(method: &Method, path: &str) -> &'static str {
         ("PATCH", ["companies", _]) => "company.update",
         ("DELETE", ["companies", _]) => "company.delete",
         ("POST", ["companies", _, "restore"]) => "company.restore",
+        ("POST", ["companies", _, "merge"]) => "company.merge",
+        ("POST", ["companies", _, "unmerge"]) => "company.unmerge",
         ("POST", ["companies", _, "social-media"]) => "company.add_social_media",
         ("DELETE", ["companies", _, "social-media", _]) => "company.remove_social_media",
         ("POST", ["prospects"]) => "prospect.register",
@@ -71,6 +77,8 @@ impl Operation {
                 _ => Err(no_method()),
             },
             ["companies", id, "restore"] if method == Method::POST => Self::company(id, CompanyCommand::Restore),
+            ["companies", id, "merge"] if method == Method::POST => Self::merge_company(id, body),
+            ["companies", id, "unmerge"] if method == Method::POST => Self::unmerge_company(id),
             ["companies", id, "social-media"] if method == Method::POST => Self::add_social_media(id, body),
             ["companies", id, "social-media", entry] if method == Method::DELETE => {
                 Self::remove_social_media(id, entry)
@@ -84,7 +92,7 @@ impl Operation {
             ["prospects", id, "restore"] if method == Method::POST => Self::prospect(id, ProspectCommand::Restore),
             ["prospects", id, "assign"] if method == Method::POST => Self::assign_prospect(id, body),
             ["companies" | "prospects"]
-            | ["companies", _, "restore" | "social-media"]
+            | ["companies", _, "restore" | "merge" | "unmerge" | "social-media"]
             | ["companies", _, "social-media", _]
             | ["prospects", _, "restore" | "assign"] => Err(no_method()),
             _ => Err(Problem::new(Code::NotFound, "there is no such path; /docs lists them all")),
@@ -122,6 +130,22 @@ impl Operation {
     /// `not_found`
     pub fn remove_social_media(id: &str, entry: &str) -> Result<Self, Problem> {
         Self::company(id, CompanyCommand::RemoveSocialMedia { social_media_id: uuid(entry)? })
+    }
+
+    /// `POST /v1/companies/{id}/merge`
+    ///
+    /// # Errors
+    /// `invalid_fields`, `not_found`
+    pub fn merge_company(id: &str, body: Object) -> Result<Self, Problem> {
+        Ok(Self::MergeCompany(uuid(id)?, valid(MergeInto::parse(Value::Object(body)))?))
+    }
+
+    /// `POST /v1/companies/{id}/unmerge`
+    ///
+    /// # Errors
+    /// `not_found`
+    pub fn unmerge_company(id: &str) -> Result<Self, Problem> {
+        Ok(Self::UnmergeCompany(uuid(id)?))
     }
 
     /// A command on the company with this id.
@@ -188,7 +212,9 @@ impl Operation {
             Self::Prospect(Target::Existing(_), ProspectCommand::Update(update)) if update.external_refs.is_some() => {
                 Order::Everything
             }
-            Self::Company(_, CompanyCommand::Delete | CompanyCommand::Restore)
+            Self::MergeCompany(..)
+            | Self::UnmergeCompany(_)
+            | Self::Company(_, CompanyCommand::Delete | CompanyCommand::Restore)
             | Self::Prospect(_, ProspectCommand::Delete | ProspectCommand::Restore) => Order::Everything,
             Self::Company(Target::Existing(id), _) | Self::Prospect(Target::Existing(id), _) => {
                 Order::Keys(vec![key(&("record", id))])
@@ -231,8 +257,17 @@ mod tests {
     fn what_is_a_command_has_a_name_and_nothing_else_has() {
         let id = Uuid::nil();
         let nouns = ["companies", "prospects", "batch", "nothing"];
-        let ends =
-            ["", "/{id}", "/{id}/restore", "/{id}/assign", "/{id}/social-media", "/{id}/social-media/{id}", "/{id}/x"];
+        let ends = [
+            "",
+            "/{id}",
+            "/{id}/restore",
+            "/{id}/merge",
+            "/{id}/unmerge",
+            "/{id}/assign",
+            "/{id}/social-media",
+            "/{id}/social-media/{id}",
+            "/{id}/x",
+        ];
         let mut names = Vec::new();
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             for (noun, end) in nouns.iter().flat_map(|noun| ends.map(|end| (noun, end))) {
@@ -244,9 +279,9 @@ mod tests {
                 names.extend(command.then(|| name(&method, &path)));
             }
         }
-        assert_eq!(names.len(), 11);
+        assert_eq!(names.len(), 13);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 11, "no two have one name");
+        assert_eq!(names.len(), 13, "no two have one name");
     }
 }

@@ -26,6 +26,7 @@ pub fn company_error(error: CompanyError) -> Problem {
         CompanyError::NotFound => Problem::not_found(),
         CompanyError::SocialMediaNotFound => Problem::new(Code::NotFound, "the company has no such social media entry"),
         CompanyError::Deleted => deleted("company"),
+        CompanyError::Primary { id, why } => primary_of_unmerge(id, *why),
         CompanyError::Merged { into } => {
             let detail = format!("the company was merged into {into}; ask that one");
             Problem::new(Code::Merged, detail).member("merged_into", into.to_string())
@@ -41,6 +42,49 @@ pub fn company_error(error: CompanyError) -> Problem {
         }
         CompanyError::AlreadyRegistered => Problem::new(Code::Conflict, "the company is registered already"),
         CompanyError::Fields(errors) => field_errors(errors),
+    }
+}
+
+/// Why the company `id` cannot be merged into `primary`; `end` is the company that stands for that one, if it was merged itself.
+pub fn primary_of_merge(id: Uuid, primary: Uuid, end: Option<Uuid>, why: CompanyError) -> Problem {
+    match (why, end) {
+        (CompanyError::Merged { .. }, Some(end)) if end == id => {
+            let detail = format!("the company {primary} was merged into this one; unmerge it first");
+            Problem::new(Code::Conflict, detail)
+        }
+        (CompanyError::Merged { .. }, Some(end)) => {
+            let detail = format!("the company {primary} was merged into {end}; merge into that one");
+            Problem::new(Code::Merged, detail).member("merged_into", end.to_string())
+        }
+        (CompanyError::Deleted, _) => Problem::new(
+            Code::Deleted,
+            format!("the company {primary} is deleted; restore it first, or merge into another"),
+        ),
+        (CompanyError::NotFound, _) => {
+            let error = FieldProblem {
+                pointer: "/into".to_owned(),
+                code: "no_such_company".to_owned(),
+                detail: "must be the id of a company that is there".to_owned(),
+            };
+            Problem::new(Code::InvalidFields, format!("there is no company {primary}")).errors(vec![error])
+        }
+        (why, _) => company_error(why),
+    }
+}
+
+/// Why a company cannot be taken out of `primary`.
+pub fn primary_of_unmerge(primary: Uuid, why: CompanyError) -> Problem {
+    match why {
+        CompanyError::Merged { into } => {
+            let detail =
+                format!("the company {primary}, into which it was merged, was merged into {into}; unmerge that first");
+            Problem::new(Code::Conflict, detail).member("unmerge_first", primary.to_string())
+        }
+        CompanyError::Deleted => {
+            let detail = format!("the company {primary}, into which it was merged, is deleted; restore that first");
+            Problem::new(Code::Deleted, detail).member("restore_first", primary.to_string())
+        }
+        why => company_error(why),
     }
 }
 
@@ -103,7 +147,7 @@ fn refusal(refused: &Refused) -> Problem {
             let error = FieldProblem {
                 pointer: "/company_id".to_owned(),
                 code: "no_such_company".to_owned(),
-                detail: "must be the id of a company that is there and not deleted".to_owned(),
+                detail: "must be the id of a company that is there, not deleted and not merged into another".to_owned(),
             };
             Problem::new(Code::InvalidFields, detail).errors(vec![error])
         }

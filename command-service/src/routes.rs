@@ -35,6 +35,8 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(companies::register))
         .routes(routes!(companies::update, companies::delete))
         .routes(routes!(companies::restore))
+        .routes(routes!(companies::merge))
+        .routes(routes!(companies::unmerge))
         .routes(routes!(companies::add_social_media))
         .routes(routes!(companies::remove_social_media))
         .routes(routes!(prospects::register))

@@ -10,9 +10,12 @@ mod state;
 pub use command::{AddSocialMedia, CompanyCommand, RegisterCompany, UpdateCompany};
 pub use event::{CompanyDeleted, CompanyDomainChanged, CompanyEvent, CompanyProfileUpdated, CompanyRegistered};
 pub use event::{CompanyRestored, CompanySocialMediaRemoved};
-pub use import::{Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms};
+pub use import::{
+    Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms,
+};
 pub use import::{Undo, take_in, undo};
-pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, merge, unmerge};
+pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, STANDS_FOR_MAX};
+pub use merge::{MergeInto, merge, unmerge};
 pub use state::Company;
 
 use uuid::Uuid;
@@ -45,6 +48,14 @@ pub enum CompanyError {
     Merged {
         /// The one that stands for both.
         into: Uuid,
+    },
+    /// The company that this one is to be merged into, or was, takes no part.
+    #[error("the company {id}: {why}")]
+    Primary {
+        /// Which one.
+        id: Uuid,
+        /// Why.
+        why: Box<CompanyError>,
     },
     /// What was changed since the merge would be lost by undoing it.
     #[error("changed since the merge: {}", .0.join(", "))]

@@ -116,6 +116,11 @@ impl Invalid {
         Self::new("read_only", "is set by the system and cannot be sent")
     }
 
+    /// An id that is none.
+    pub fn id() -> Self {
+        Self::new("invalid_id", "must be a UUID such as 018f3c4e-7d2a-7b1c-9f00-0123456789ab")
+    }
+
     /// A field that must be there.
     pub fn required(detail: &'static str) -> Self {
         Self::new("required", detail)

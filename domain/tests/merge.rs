@@ -1,6 +1,6 @@
 //! Merging two companies, and undoing it exactly.
 
-use domain::company::{CompanyCommand, RegisterCompany, UpdateCompany, merge, unmerge};
+use domain::company::{CompanyCommand, MergeInto, RegisterCompany, UpdateCompany, merge, unmerge};
 use domain::{Claim, ClaimKey, Company, CompanyError, Record, RecordEvent, Status};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -154,12 +154,77 @@ fn only_live_companies_are_merged_and_never_with_themselves() {
     let mut deleted = acme_labs();
     carry_out(&mut deleted, CompanyCommand::Delete);
     assert_eq!(merge((PRIMARY, &primary), (SECONDARY, &deleted)), Err(CompanyError::Deleted));
+    let of_primary = |why| Err(CompanyError::Primary { id: SECONDARY, why: Box::new(why) });
+    assert_eq!(merge((SECONDARY, &deleted), (PRIMARY, &primary)), of_primary(CompanyError::Deleted));
+    assert_eq!(merge((SECONDARY, &Company::default()), (PRIMARY, &primary)), of_primary(CompanyError::NotFound));
     merged(&mut primary, &mut secondary);
     let third = Uuid::from_u128(3);
+    let into = CompanyError::Merged { into: PRIMARY };
+    assert_eq!(merge((SECONDARY, &secondary), (third, &acme())), of_primary(into));
     assert_eq!(merge((third, &acme()), (SECONDARY, &secondary)), Err(CompanyError::Merged { into: PRIMARY }));
     assert_eq!(
         secondary.decide(CompanyCommand::Delete, &context()),
         Err(CompanyError::Merged { into: PRIMARY }),
         "what is asked of it is asked of the primary"
     );
+}
+
+#[test]
+fn a_merge_brings_those_that_were_merged_before_and_takes_them_back() {
+    let (mut first, mut middle, mut last) =
+        (company(json!({"name": "First"})), company(json!({"name": "Middle"})), company(json!({"name": "Last"})));
+    let (first_id, middle_id, last_id) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+    let both = merge((middle_id, &middle), (first_id, &first)).unwrap();
+    evolve(&mut middle, &both.primary);
+    evolve(&mut first, &both.secondary);
+    let alone = last.clone();
+    let both = merge((last_id, &last), (middle_id, &middle)).unwrap();
+    evolve(&mut last, &both.primary);
+    evolve(&mut middle, &both.secondary);
+    assert_eq!(last.stands_for().collect::<Vec<_>>(), [middle_id, first_id]);
+    // The first can only be taken out of the middle one while that stands for itself.
+    let why = Box::new(CompanyError::Merged { into: last_id });
+    assert_eq!(unmerge(&middle, (first_id, &first)), Err(CompanyError::Primary { id: middle_id, why }));
+    let back = unmerge(&last, (middle_id, &middle)).unwrap();
+    evolve(&mut last, &back.primary);
+    evolve(&mut middle, &back.secondary);
+    assert_eq!((last, middle.stands_for().collect::<Vec<_>>()), (alone, vec![first_id]));
+}
+
+#[test]
+fn a_company_stands_for_a_hundred_others_at_most_counting_those_that_come_with_one() {
+    let small = || company(json!({"name": "Small"}));
+    let group = |id: u128, size: u128| {
+        let mut primary = small();
+        for number in 1..=size {
+            let both = merge((Uuid::from_u128(id), &primary), (Uuid::from_u128(id + number), &small())).unwrap();
+            evolve(&mut primary, &both.primary);
+        }
+        primary
+    };
+    let (one, other) = (group(1_000, 50), group(2_000, 50));
+    let refused = |primary: &Company, secondary: &Company| match merge(
+        (Uuid::from_u128(1_000), primary),
+        (Uuid::from_u128(2_000), secondary),
+    ) {
+        Err(CompanyError::Fields(errors)) => codes(&errors) == ["/into too_many"],
+        _ => false,
+    };
+    assert!(refused(&one, &other), "101 are too many");
+    assert!(!refused(&one, &group(2_000, 49)), "100 are not");
+}
+
+#[test]
+fn the_body_of_a_merge_names_a_company_and_nothing_else() {
+    assert_eq!(MergeInto::parse(json!({"into": PRIMARY})), Ok(MergeInto { into: PRIMARY }));
+    for (body, expected) in [
+        (json!({}), vec!["/into required"]),
+        (json!({"into": null}), vec!["/into required"]),
+        (json!({"into": 7}), vec!["/into wrong_type"]),
+        (json!({"into": "acme"}), vec!["/into invalid_id"]),
+        (json!({"into": PRIMARY, "from": SECONDARY}), vec!["/from unknown_field"]),
+        (json!([]), vec![" wrong_type"]),
+    ] {
+        assert_eq!(codes(&MergeInto::parse(body.clone()).unwrap_err()), expected, "{body}");
+    }
 }

@@ -163,8 +163,7 @@ impl<R: Record> Executor<R> {
         // Ids of one command stay the same through its attempts, so that an event is never in the log twice.
         let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
         let epoch = self.store.epoch();
-        let mut kept =
-            first.or_else(|| self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch)));
+        let mut kept = first.or_else(|| self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch)));
         for _ in 0..ATTEMPTS {
             let from_memory = kept.is_some();
             let loaded = match kept.take() {
@@ -227,8 +226,8 @@ impl<R: Record> Executor<R> {
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 
-    /// Carries out what `decide` makes of two different records, both or neither (decision 6). The answer speaks of the first, with
-    /// the position of the last event.
+    /// Carries out what `decide` makes of two records, both or neither (decision 6); given the same one twice, nothing may come of it. The
+    /// answer speaks of the first, with the position of the last event: the events of the second stand before those of the first.
     ///
     /// # Errors
     /// As [`Executor::execute`]; `if_match` counts for the first record.
@@ -264,7 +263,7 @@ impl<R: Record> Executor<R> {
                 loaded[0].version + i64::try_from(events[0].len()).expect("a command has few events");
             append.answer.position = loaded[0].position;
             append.answer.epoch = loaded[0].epoch.to_string();
-            for ((id, loaded), events) in ids.into_iter().zip(&loaded).zip(events) {
+            for ((id, loaded), events) in ids.into_iter().zip(&loaded).zip(events).rev() {
                 self.add_record(&mut append, id, loaded, events, request)?;
             }
             if append.streams.is_empty() && append.receipt.is_none() {

@@ -73,12 +73,13 @@ async fn of_two_merges_into_each_other_one_wins() {
         let (request_one, request_two) = (request(None), request(None));
         let (first, second) =
             tokio::join!(merged(&here, [one, two], &request_one), merged(&there, [two, one], &request_two));
-        let winner = match (&first, &second) {
-            (Ok(_), Err(ExecuteError::Domain(CompanyError::Merged { into }))) => (*into, one),
-            (Err(ExecuteError::Domain(CompanyError::Merged { into })), Ok(_)) => (*into, two),
+        let (refused, winner, loser) = match (&first, &second) {
+            (Ok(_), Err(ExecuteError::Domain(refused))) => (refused, one, two),
+            (Err(ExecuteError::Domain(refused)), Ok(_)) => (refused, two, one),
             other => panic!("{other:?}"),
         };
-        assert_eq!(winner.0, winner.1, "the loser is told into which");
+        let merged = Box::new(CompanyError::Merged { into: winner });
+        assert_eq!(refused, &CompanyError::Primary { id: loser, why: merged }, "the loser is told into which");
     }
     checked_log(&opened.database).await;
 }

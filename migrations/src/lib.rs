@@ -29,7 +29,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "access", sql: include_str!("../sql/0002_access.sql") },
     Migration { version: 3, name: "log", sql: include_str!("../sql/0003_log.sql") },
     Migration { version: 4, name: "read", sql: include_str!("../sql/0004_read.sql") },
-    Migration { version: 5, name: "imports", sql: include_str!("../sql/0005_imports.sql") },
+    Migration { version: 5, name: "duplicates", sql: include_str!("../sql/0005_duplicates.sql") },
+    Migration { version: 6, name: "imports", sql: include_str!("../sql/0006_imports.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.

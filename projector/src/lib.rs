@@ -14,6 +14,7 @@ mod fanout;
 mod lag;
 pub mod live;
 pub mod memory;
+mod pointers;
 pub mod projection;
 pub mod record;
 pub mod rows;

@@ -1,11 +1,11 @@
 //! What a step's events lead to: the records that they touch, from those used lately or folded from the log, within bounds in bytes.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Import, Prospect, Record};
+use domain::{Company, Import, Prospect, Record, Status};
 use event_store::StoredEvent;
 use event_store::keyring::{KeyError, Keyring};
 use event_store::seal::PersonKeys;
@@ -25,6 +25,8 @@ pub const STEP_RECORDS_BYTES_MAX: usize = 16 << 20;
 const STEP_HISTORIES_BYTES_MAX: usize = 64 << 20;
 /// Records whose histories are read at a time, so many may be beyond these bounds.
 pub const HISTORIES_MAX: usize = 64;
+/// Companies that a step's changes reach, after which it takes in no other event: a company's change reaches those that it stands for.
+const STEP_REACHED_MAX: usize = 20_000;
 /// Memory for records used lately, of each sort.
 const CACHE_BYTES: u64 = 24 << 20;
 
@@ -122,17 +124,21 @@ impl Memory {
         let before: Vec<Place> =
             change.prospects.iter().filter_map(|(place, record)| Some((place.0, record.state.company_id?))).collect();
         change.touched.extend(before);
-        for event in &events[..taken] {
-            change.apply(event, &keys)?;
+        for (index, event) in events[..taken].iter().enumerate() {
             let place = (event.tenant_id, event.aggregate_id);
             if event.aggregate_type == Company::TYPE {
-                change.touched.insert(place);
-                // A new company has no rows yet that it could reach.
-                if first.get(&place).is_some_and(|sequence| *sequence > 1) {
-                    change.changed.entry(place).or_insert(event.position);
+                // A company that is new in this step has no rows yet that it could reach.
+                let has_rows = first.get(&place).is_some_and(|sequence| *sequence > 1);
+                change.apply_to_company(event, &keys, has_rows)?;
+            } else {
+                change.apply(event, &keys)?;
+                if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
+                    change.touched.insert((event.tenant_id, company));
                 }
-            } else if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
-                change.touched.insert((event.tenant_id, company));
+            }
+            if change.changed.len() + change.merged.len() > STEP_REACHED_MAX {
+                taken = index + 1;
+                break;
             }
         }
         Ok((change, taken))
@@ -201,8 +207,11 @@ pub(crate) struct Change {
     pub(crate) prospects: HashMap<Place, Folded<Prospect>>,
     /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
     pub(crate) touched: BTreeSet<Place>,
-    /// Companies that have rows which their change must reach, with the position of the first change.
+    /// Companies that have rows which a change must reach, their own or that of the company that stands for them, with the position of the
+    /// first such change.
     pub(crate) changed: HashMap<Place, i64>,
+    /// Companies for which another one stands from now on, with that one; none where they stand for themselves again.
+    pub(crate) merged: BTreeMap<Place, Option<Uuid>>,
 }
 
 impl Change {
@@ -214,6 +223,39 @@ impl Change {
             Import::TYPE => Ok(()),
             other => Err(ApplyError::Sort { position: event.position, aggregate_type: other.to_owned() }),
         }
+    }
+
+    /// Applies a company's event, and notes whose rows show it. `has_rows` says whether the company was there before this step.
+    fn apply_to_company(&mut self, event: &StoredEvent, keys: &PersonKeys, has_rows: bool) -> Result<(), ApplyError> {
+        let (tenant, id) = (event.tenant_id, event.aggregate_id);
+        let standing = |companies: &HashMap<Place, Folded<Company>>| match companies.get(&(tenant, id)) {
+            Some(record) => (record.state.status, record.state.stands_for().collect::<Vec<Uuid>>()),
+            None => (Status::Unregistered, Vec::new()),
+        };
+        let (status_before, stood_for) = standing(&self.companies);
+        self.apply(event, keys)?;
+        let (status, stands_for) = standing(&self.companies);
+        self.touched.insert((tenant, id));
+        let reached = stood_for.iter().chain(&stands_for).copied().chain(has_rows.then_some(id));
+        for company in reached {
+            self.changed.entry((tenant, company)).or_insert(event.position);
+        }
+        match (status_before, status) {
+            (Status::Merged { .. }, Status::Merged { .. }) => {}
+            // Only a company that stands for itself is merged into, so it is the end of the chain.
+            (_, Status::Merged { into }) => {
+                self.touched.insert((tenant, into));
+                self.merged.insert((tenant, id), Some(into));
+                self.merged.extend(stands_for.into_iter().map(|company| ((tenant, company), Some(into))));
+            }
+            (Status::Merged { into }, _) => {
+                self.touched.insert((tenant, into));
+                self.merged.insert((tenant, id), None);
+                self.merged.extend(stands_for.into_iter().map(|company| ((tenant, company), Some(id))));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn weight_bytes(&self, place: &Place) -> usize {

@@ -20,6 +20,7 @@ use crate::columns::{parameters, transpose};
 use crate::connection::connect;
 use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
 use crate::memory::{Change, Memory};
+use crate::pointers::Pointers;
 use crate::record::ApplyError;
 use crate::rows::{self, COMPANIES, PROSPECTS};
 use crate::statements::Statements;
@@ -280,6 +281,8 @@ impl Projection {
         let checkpoint: [&(dyn ToSql + Sync); 5] = [&COMPANY_PROSPECT, &self.generation, &step, &position, &epoch];
         let (touched_tenants, touched): (Vec<Uuid>, Vec<Uuid>) = change.touched.iter().copied().unzip();
         let own: [&(dyn ToSql + Sync); 2] = [&touched_tenants, &touched];
+        let pointers = Pointers::of(change);
+        let (merged, unmerged) = (pointers.merge_parameters(), pointers.unmerge_parameters());
         let statements = &self.statements;
         let run = async |wanted: bool, statement, parameters: &[&(dyn ToSql + Sync)]| {
             if wanted { self.client.execute(statement, parameters).await } else { Ok(0) }
@@ -287,17 +290,19 @@ impl Projection {
         let company_cells = parameters(&companies);
         let prospect_cells = parameters(&prospects);
         let rows = async {
-            let (begun, fenced, companies, prospects, removed, added) = join!(
+            let (begun, fenced, companies, merged, unmerged, prospects, removed, added) = join!(
                 self.client.batch_execute("BEGIN"),
                 // Before any row is locked: of two projectors at one step the second waits here, and then has lost nothing.
                 self.client.execute(&statements.checkpoint, &checkpoint),
                 run(!change.companies.is_empty(), &statements.companies, &company_cells),
+                run(!pointers.merged.is_empty(), &statements.merge, &merged),
+                run(!pointers.unmerged.is_empty(), &statements.unmerge, &unmerged),
                 run(!change.prospects.is_empty(), &statements.prospects, &prospect_cells),
                 run(!touched.is_empty(), &statements.remove_own_rows, &own),
                 run(!touched.is_empty(), &statements.add_own_rows, &own),
             );
             begun?;
-            fenced.and(companies).and(prospects).and(removed).and(added)
+            fenced.and(companies).and(merged).and(unmerged).and(prospects).and(removed).and(added)
         };
         let mut plan = Plan::new(&change.changed, &self.queue, step, fanout_rows_max);
         if plan.is_empty() {

@@ -73,7 +73,7 @@ impl ApplyError {
 pub trait Shown: Record {
     /// Whether it is there.
     fn status(&self) -> Status;
-    /// The social media entry that an event adds.
+    /// The social media entries that an event adds, those that come with a merged company included: they are this record's since then.
     fn added(event: &Self::Event) -> Vec<Uuid>;
 }
 
@@ -88,6 +88,9 @@ impl Shown for Company {
                 registered.social_media.iter().map(|entry| entry.social_media_id).collect()
             }
             CompanyEvent::CompanySocialMediaAdded(entry) => vec![entry.social_media_id],
+            CompanyEvent::CompanyAbsorbed(absorbed) => {
+                absorbed.social_media.iter().map(|entry| entry.social_media_id).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -22,6 +22,7 @@ pub const COMPANIES: Columns = &[
     ("additional_domains", Json),
     ("name", Text),
     ("name_sort", Text),
+    ("name_key", Text),
     ("legal_name", Text),
     ("company_type", Text),
     ("industry", Text),
@@ -53,6 +54,9 @@ pub const COMPANIES: Columns = &[
     ("deleted_at", Time),
 ];
 
+/// Columns of `merged_companies`.
+pub const MERGED_COMPANIES: Columns = &[("tenant_id", Id), ("company_id", Id), ("primary_id", Id)];
+
 /// Columns of `company_prospect` that are the prospect's own, or of the row.
 pub const PROSPECTS: Columns = &[
     ("tenant_id", Id),
@@ -81,6 +85,7 @@ pub const PROSPECTS: Columns = &[
     ("prospect_attributes", Json),
     ("prospect_flags", Json),
     ("prospect_version", Number),
+    ("prospect_position", Number),
     ("prospect_created_at", Time),
     ("prospect_updated_at", Time),
     ("prospect_deleted_at", Time),
@@ -130,11 +135,11 @@ pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
         "domain" => Cell::Text(company.domain.as_ref().map(|domain| domain.as_str().to_owned())),
         "additional_domains" => Cell::Json(json!(company.additional_domains)),
         "name_sort" => Cell::Text(company.name_sort()),
+        "name_key" => Cell::Text(company.name_key()),
         "social_media" => Cell::Json(social_media.clone()),
         "external_refs" => Cell::Json(json!(company.external_refs)),
         "attributes" => Cell::Json(json!(company.attributes)),
         "flags" => Cell::Json(json!(company.flags())),
-        // No event merges companies yet.
         "merged_into" => Cell::Uuid(match company.status {
             Status::Merged { into } => Some(into),
             Status::Unregistered | Status::Live | Status::Deleted => None,
@@ -147,6 +152,11 @@ pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
     cells.collect()
 }
 
+/// The row of a merged company in `merged_companies`: the one that stands for it.
+pub fn merged_company((tenant, id): Place, primary: Uuid) -> Vec<Cell> {
+    vec![Cell::Uuid(Some(tenant)), Cell::Uuid(Some(id)), Cell::Uuid(Some(primary))]
+}
+
 /// The prospect's own part of its row. `position` and `updated_at` are the prospect's; the row's are the later of both sides'.
 pub fn prospect((tenant, id): Place, record: &Folded<Prospect>) -> Vec<Cell> {
     let prospect = &record.state;
@@ -154,7 +164,7 @@ pub fn prospect((tenant, id): Place, record: &Folded<Prospect>) -> Vec<Cell> {
     let cells = PROSPECTS.iter().map(|(column, kind)| match *column {
         "tenant_id" => Cell::Uuid(Some(tenant)),
         "row_id" | "prospect_id" => Cell::Uuid(Some(id)),
-        "position" => Cell::Number(Some(record.position)),
+        "position" | "prospect_position" => Cell::Number(Some(record.position)),
         "assigned_company_id" => Cell::Uuid(prospect.company_id),
         "prospect_name_sort" => Cell::Text(prospect.name_sort()),
         "email_key" => Cell::Text(prospect.personal.fields.email.as_ref().map(domain::value::EmailAddress::key)),

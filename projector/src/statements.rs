@@ -8,6 +8,8 @@ use crate::rows::{COMPANIES, DENORMALISED, PROSPECTS};
 /// The statements of a step, prepared on one connection.
 pub(crate) struct Statements {
     pub(crate) companies: Statement,
+    pub(crate) merge: Statement,
+    pub(crate) unmerge: Statement,
     pub(crate) prospects: Statement,
     pub(crate) remove_own_rows: Statement,
     pub(crate) add_own_rows: Statement,
@@ -19,12 +21,31 @@ pub(crate) struct Statements {
     pub(crate) forget_steps: Statement,
 }
 
-/// Whether a company has a prospect that is not deleted. Not EXISTS: that may be planned as a hash of all rows, for a few companies.
+/// Whether a company, or one that it stands for, has a prospect that is not deleted. Not EXISTS: that may be planned as a hash of all
+/// rows, for a few companies.
 const HAS_PROSPECT: &str = "(
-        SELECT true FROM {schema}.company_prospect AS member
-        WHERE member.tenant_id = t.tenant_id AND member.assigned_company_id = t.company_id
-          AND member.prospect_id IS NOT NULL AND member.prospect_deleted_at IS NULL
+        SELECT true
+        FROM (
+            SELECT t.company_id
+            UNION ALL
+            SELECT m.company_id FROM {schema}.merged_companies AS m
+            WHERE m.tenant_id = t.tenant_id AND m.primary_id = t.company_id
+        ) AS stood_for
+        CROSS JOIN LATERAL (
+            SELECT true FROM {schema}.company_prospect AS member
+            WHERE member.tenant_id = t.tenant_id AND member.assigned_company_id = stood_for.company_id
+              AND member.prospect_id IS NOT NULL AND member.prospect_deleted_at IS NULL
+            LIMIT 1
+        ) AS found
         LIMIT 1) IS NOT NULL";
+
+/// $1 tenants, $2 companies: these, and those that stand for them.
+const TOUCHED: &str = "(
+        SELECT n.tenant_id, n.company_id FROM unnest($1::uuid[], $2::uuid[]) AS n (tenant_id, company_id)
+        UNION
+        SELECT m.tenant_id, m.primary_id FROM unnest($1::uuid[], $2::uuid[]) AS n (tenant_id, company_id)
+        JOIN {schema}.merged_companies AS m ON m.tenant_id = n.tenant_id AND m.company_id = n.company_id
+    ) AS t";
 
 impl Statements {
     /// Prepares everything for the tables in `schema`.
@@ -32,6 +53,8 @@ impl Statements {
         let prepare = async |sql: String| client.prepare(&sql.replace("{schema}", schema)).await;
         Ok(Self {
             companies: prepare(companies()).await?,
+            merge: prepare(MERGE.to_owned()).await?,
+            unmerge: prepare(UNMERGE.to_owned()).await?,
             prospects: prepare(prospects()).await?,
             remove_own_rows: prepare(remove_own_rows()).await?,
             add_own_rows: prepare(add_own_rows()).await?,
@@ -61,7 +84,20 @@ fn companies() -> String {
     )
 }
 
-/// What a row shows of its company: nothing while that is deleted.
+/// $1 tenants, $2 companies, $3 those that stand for them from now on
+const MERGE: &str = "-- projector::statements::merge
+    INSERT INTO {schema}.merged_companies (tenant_id, company_id, primary_id)
+    SELECT n.tenant_id, n.company_id, n.primary_id
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS n (tenant_id, company_id, primary_id)
+    ON CONFLICT (tenant_id, company_id) DO UPDATE SET primary_id = excluded.primary_id";
+
+/// $1 tenants, $2 companies that stand for themselves again
+const UNMERGE: &str = "-- projector::statements::unmerge
+    DELETE FROM {schema}.merged_companies AS m
+    USING unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
+    WHERE m.tenant_id = t.tenant_id AND m.company_id = t.company_id";
+
+/// What a row shows of its company, or of the one that stands for that: nothing while it is deleted.
 fn shown() -> String {
     let shown = DENORMALISED.iter().map(|(_, column, _)| format!("CASE WHEN c.deleted_at IS NULL THEN c.{column} END"));
     shown.collect::<Vec<_>>().join(", ")
@@ -83,7 +119,9 @@ fn prospects() -> String {
         INSERT INTO {{schema}}.company_prospect ({names}, {denormalised})
         SELECT {own}, {shown}
         FROM {unnest} AS n ({names})
-        LEFT JOIN {{schema}}.companies AS c ON c.tenant_id = n.tenant_id AND c.company_id = n.assigned_company_id
+        LEFT JOIN {{schema}}.merged_companies AS m ON m.tenant_id = n.tenant_id AND m.company_id = n.assigned_company_id
+        LEFT JOIN {{schema}}.companies AS c
+            ON c.tenant_id = n.tenant_id AND c.company_id = coalesce(m.primary_id, n.assigned_company_id)
         ON CONFLICT (tenant_id, row_id) DO UPDATE SET {set}",
         names = names(PROSPECTS),
         denormalised = denormalised_names(),
@@ -96,16 +134,17 @@ fn prospects() -> String {
     )
 }
 
-/// $1 tenants, $2 companies whose own row may have to go: deleted, or a prospect has come.
+/// $1 tenants, $2 companies whose own row may have to go: deleted or merged, or a prospect has come.
 fn remove_own_rows() -> String {
     format!(
         "-- projector::statements::remove_own_rows
         DELETE FROM {{schema}}.company_prospect AS p
-        USING unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
+        USING {TOUCHED}
         WHERE p.tenant_id = t.tenant_id AND p.row_id = t.company_id AND p.prospect_id IS NULL
           AND ({HAS_PROSPECT} OR (
               SELECT true FROM {{schema}}.companies AS c
-              WHERE c.tenant_id = t.tenant_id AND c.company_id = t.company_id AND c.deleted_at IS NULL
+              WHERE c.tenant_id = t.tenant_id AND c.company_id = t.company_id
+                AND c.deleted_at IS NULL AND c.merged_into IS NULL
           ) IS NULL)"
     )
 }
@@ -118,9 +157,9 @@ fn add_own_rows() -> String {
         INSERT INTO {{schema}}.company_prospect
             (tenant_id, row_id, position, assigned_company_id, created_at, updated_at, {denormalised})
         SELECT c.tenant_id, c.company_id, c.position, c.company_id, c.created_at, c.updated_at, {shown}
-        FROM unnest($1::uuid[], $2::uuid[]) AS t (tenant_id, company_id)
+        FROM {TOUCHED}
         JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
-        WHERE c.deleted_at IS NULL AND NOT ({HAS_PROSPECT})
+        WHERE c.deleted_at IS NULL AND c.merged_into IS NULL AND NOT ({HAS_PROSPECT})
         ON CONFLICT (tenant_id, row_id) DO NOTHING",
         denormalised = denormalised_names(),
         shown = shown.join(", "),
@@ -148,9 +187,10 @@ fn fanout() -> String {
     format!(
         "-- projector::statements::fanout
         UPDATE {{schema}}.company_prospect AS p
-        SET {set}, position = greatest(p.position, c.position), updated_at = greatest(p.prospect_updated_at, c.updated_at)
+        SET {set}, position = greatest(p.prospect_position, c.position), updated_at = greatest(p.prospect_updated_at, c.updated_at)
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS t (tenant_id, company_id, row_id)
-        JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
+        LEFT JOIN {{schema}}.merged_companies AS m ON m.tenant_id = t.tenant_id AND m.company_id = t.company_id
+        JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = coalesce(m.primary_id, t.company_id)
         WHERE p.tenant_id = t.tenant_id AND p.row_id = t.row_id
           AND p.assigned_company_id IS NOT DISTINCT FROM t.company_id",
         set = set.collect::<Vec<_>>().join(", "),

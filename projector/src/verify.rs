@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::columns::{Cell, Kind};
 use crate::record::{ApplyError, Folded, Place, apply};
-use crate::rows::{self, COMPANIES, DENORMALISED, PROSPECTS};
+use crate::rows::{self, COMPANIES, DENORMALISED, MERGED_COMPANIES, PROSPECTS};
 
 /// Differences that are told one by one; all are counted.
 pub const DIFFERENCES_MAX: usize = 20;
@@ -119,6 +119,15 @@ async fn compare(
     report.rows += expected.len();
     table(read, &schema, "companies", &columns, &mut expected, &mut report).await?;
 
+    let mut expected: HashMap<Place, Vec<Cell>> = companies
+        .keys()
+        .map(|place| (*place, end_of_merges(&companies, *place)))
+        .filter(|(place, end)| place != end)
+        .map(|(place, end)| (place, rows::merged_company(place, end.1)))
+        .collect();
+    report.rows += expected.len();
+    table(read, &schema, "merged_companies", MERGED_COMPANIES, &mut expected, &mut report).await?;
+
     let columns: Vec<(&str, Kind)> =
         PROSPECTS.iter().copied().chain(DENORMALISED.iter().map(|(name, _, kind)| (*name, *kind))).collect();
     let mut expected = joined(&companies, &prospects);
@@ -155,6 +164,19 @@ async fn fold(log: &Feed, keyring: &Keyring, position: i64) -> Result<Records, V
     Ok((companies, prospects))
 }
 
+/// The company that stands for this one: followed step by step, each company saying into which one it was merged.
+fn end_of_merges(companies: &HashMap<Place, Folded<Company>>, place: Place) -> Place {
+    let mut end = place;
+    for _ in 0..companies.len() {
+        match companies.get(&end).map(|company| company.state.status) {
+            Some(Status::Merged { into }) => end = (place.0, into),
+            _ => return end,
+        }
+    }
+    // Longer than there are companies: merged in a circle, which no command allows, and no row of the tables agrees with.
+    end
+}
+
 /// The rows of `company_prospect` as they should be.
 fn joined(
     companies: &HashMap<Place, Folded<Company>>,
@@ -176,7 +198,7 @@ fn joined(
     let mut with_prospect = HashSet::new();
     for (place, prospect) in prospects {
         let mut row = rows::prospect(*place, prospect);
-        let assigned = prospect.state.company_id.map(|company| (place.0, company));
+        let assigned = prospect.state.company_id.map(|company| end_of_merges(companies, (place.0, company)));
         if let Some(company) = assigned.and_then(|assigned| companies.get(&assigned)) {
             row[position] = Cell::Number(Some(prospect.position.max(company.position)));
             row[updated_at] = Cell::Time(Some(prospect.updated_at.max(company.updated_at)));

@@ -1,28 +1,15 @@
 //! Decision 12: a company's change reaches a bounded number of rows in each step, and holds up nobody else.
 
-use futures_util::{StreamExt as _, stream};
 use projector::projection::STEP_EVENTS_MAX;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{OTHER_TENANT, Opened, TENANT, eventually, register_company, register_prospect, step_to_the_end};
+use crate::support::{
+    OTHER_TENANT, Opened, TENANT, eventually, register_company, register_many, register_many_of, step_to_the_end,
+};
 
 /// What decision 12 says of a step, where it reads few events.
 const STEP_ROWS_MAX: usize = 2_000;
-
-/// Registers so many prospects of a company.
-async fn register_many(opened: &Opened, company: Uuid, count: usize) {
-    register_many_of(opened, TENANT, company, count).await;
-}
-
-async fn register_many_of(opened: &Opened, tenant: Uuid, company: Uuid, count: usize) {
-    let command = register_prospect(json!({"last_name": "Many", "company_id": company}));
-    let registered = stream::iter(0..count).map(|_| async {
-        opened.command_prospect(tenant, Uuid::now_v7(), command.clone()).await.expect("a good prospect")
-    });
-    let registered = registered.buffer_unordered(1_000).count().await;
-    assert_eq!(registered, count);
-}
 
 /// How many rows of a company show the name.
 async fn shown(opened: &Opened, company: Uuid, name: &str) -> usize {

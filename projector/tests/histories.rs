@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// How many records of each sort a history is about.
-const COMPANIES: usize = 3;
+const COMPANIES: usize = 4;
 const PROSPECTS: usize = 5;
 
 /// What happens next. Companies and prospects go by their numbers; what a record's rules forbid does not happen.
@@ -41,6 +41,8 @@ enum CompanyAct {
     RemoveSocialMedia,
     Delete,
     Restore,
+    MergeInto(usize),
+    Unmerge,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +65,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(CompanyAct::RemoveSocialMedia),
         1 => Just(CompanyAct::Delete),
         2 => Just(CompanyAct::Restore),
+        2 => (0..COMPANIES).prop_map(CompanyAct::MergeInto),
+        2 => Just(CompanyAct::Unmerge),
     ];
     let assigned = || prop::option::weighted(0.8, 0..COMPANIES);
     let prospect = prop_oneof![
@@ -157,8 +161,15 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
         match act {
             Act::Company(number, act) => {
                 let id = companies[number];
-                let command = company_command(opened, tenant, id, act).await;
-                refused_by_rules_only(opened.command_company(tenant, id, command).await);
+                let outcome = match act {
+                    CompanyAct::MergeInto(other) => opened.merge(tenant, id, companies[other]).await,
+                    CompanyAct::Unmerge => opened.unmerge(tenant, id).await,
+                    act => {
+                        let command = company_command(opened, tenant, id, act).await;
+                        opened.command_company(tenant, id, command).await
+                    }
+                };
+                refused_by_rules_only(outcome);
             }
             Act::Prospect(number, act) => {
                 let command = prospect_command(&companies, act);
@@ -166,6 +177,9 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
             }
             Act::Step(events_max) => {
                 projection.step(events_max).await.expect("a step");
+                // Also where a step ends between the two events of a merge.
+                let report = opened.verify().await;
+                prop_assert_eq!(report.differences, 0, "{:#?}", report.first);
             }
             Act::TakeOver => projection = opened.projection().await,
         }
@@ -195,6 +209,7 @@ async fn company_command(opened: &Opened, tenant: Uuid, id: Uuid, act: CompanyAc
         }
         CompanyAct::Delete => CompanyCommand::Delete,
         CompanyAct::Restore => CompanyCommand::Restore,
+        CompanyAct::MergeInto(_) | CompanyAct::Unmerge => unreachable!("they are on two companies"),
     }
 }
 
@@ -235,10 +250,14 @@ async fn seen(opened: &Opened, tenant: Uuid) -> Seen {
 async fn expected(opened: &Opened, tenant: Uuid, companies: &[Uuid], prospects: &[Uuid]) -> Seen {
     let loader = opened.store.loader();
     let mut live = BTreeMap::new();
+    let mut merged = BTreeMap::new();
     for id in companies {
         let company = loader.load::<Company>(tenant, *id).await.expect("it loads").state;
         if company.status == Status::Live {
             live.insert(*id, company.profile.name.map(|name| name.as_str().to_owned()));
+        }
+        if let Status::Merged { into } = company.status {
+            merged.insert(*id, into);
         }
     }
     let (mut rows, mut with_prospect) = (BTreeSet::new(), BTreeSet::new());
@@ -247,7 +266,11 @@ async fn expected(opened: &Opened, tenant: Uuid, companies: &[Uuid], prospects: 
         if prospect.status == Status::Unregistered {
             continue;
         }
-        let shown = prospect.company_id.filter(|company| live.contains_key(company));
+        let mut assigned = prospect.company_id;
+        while let Some(into) = assigned.and_then(|company| merged.get(&company)) {
+            assigned = Some(*into);
+        }
+        let shown = assigned.filter(|company| live.contains_key(company));
         let name = shown.and_then(|company| live[&company].clone());
         let deleted = prospect.status == Status::Deleted;
         if !deleted {

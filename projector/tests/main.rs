@@ -6,6 +6,7 @@ mod collisions;
 mod fanout;
 mod histories;
 mod interruptions;
+mod merging;
 mod rows;
 mod service;
 mod stopping;

@@ -46,7 +46,9 @@ async fn each_field_stands_in_its_column() {
     let company_id = opened.company(fields).await;
     go_on(&opened).await;
     let mut expected = company();
-    for (name, value) in [("name_sort", json!("acme corp")), ("version", json!(1)), ("flags", json!([]))] {
+    for (name, value) in
+        [("name_sort", json!("acme corp")), ("name_key", json!("acme")), ("version", json!(1)), ("flags", json!([]))]
+    {
         expected[name] = value;
     }
     let mut seen = shown(&opened, "read.companies", "true").await;
@@ -79,7 +81,7 @@ async fn each_field_stands_in_its_column() {
         "prospect_phone": "+33123456789", "prospect_mobile_phone": "call 4 me", "prospect_address": "2 Cliff", "prospect_city": "Lyon",
         "prospect_state": "Rhône", "prospect_zip_code": "69001", "job_title_link": "https://acme.com/wile",
         "prospect_external_refs": [{"source": "crm", "id": "2"}], "prospect_attributes": {"fast": false},
-        "prospect_flags": ["mobile_phone_not_e164"], "prospect_version": 1,
+        "prospect_flags": ["mobile_phone_not_e164"], "prospect_version": 1, "prospect_position": 2,
     });
     expected.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
     let by_id = format!("row_id = '{prospect_id}' AND prospect_id = row_id AND company_id = '{company_id}'");

@@ -4,15 +4,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::company::{RegisterCompany, UpdateCompany};
+use domain::company::{Merge, RegisterCompany, UpdateCompany, merge, unmerge};
 use domain::prospect::{AssignProspect, RegisterProspect, UpdateProspect};
-use domain::{Company, CompanyCommand, Prospect, ProspectCommand, Record};
+use domain::{Company, CompanyCommand, CompanyError, Prospect, ProspectCommand, Record, Status};
 use event_store::store::StoreTask;
 use event_store::{ExecuteError, Executor, Feed, Keyring, Metadata, Request, Store};
+use futures_util::{StreamExt as _, stream};
 use migrations::testing::TestDatabase;
 use projector::projection::{Projection, STEP_EVENTS_MAX, StepError, Stepped};
 use projector::verify::{Report, verify, verify_claims};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use service_kit::postgres::Database;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -114,6 +115,37 @@ impl Opened {
         command_on(&self.companies, tenant, id, command).await
     }
 
+    /// Merges a company into another; gives the position.
+    pub async fn merge(&self, tenant: Uuid, id: Uuid, into: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
+        let decide = |primary: &Company, secondary: &Company| merge((into, primary), (id, secondary));
+        self.change_both(tenant, into, id, decide).await
+    }
+
+    /// Takes a merged company out of its primary again; gives the position. Of one that is not merged nothing changes.
+    pub async fn unmerge(&self, tenant: Uuid, id: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
+        let company = self.store.loader().load::<Company>(tenant, id).await.expect("it loads").state;
+        let Status::Merged { into } = company.status else { return Ok(0) };
+        self.change_both(tenant, into, id, |primary, secondary| unmerge(primary, (id, secondary))).await
+    }
+
+    /// Which of the two has its event first is the one time so, the other time so: the rows must not depend on it.
+    async fn change_both(
+        &self,
+        tenant: Uuid,
+        primary: Uuid,
+        secondary: Uuid,
+        decide: impl Fn(&Company, &Company) -> Result<Merge, CompanyError>,
+    ) -> Result<i64, ExecuteError<CompanyError>> {
+        let answer = if (primary.as_u128() ^ secondary.as_u128()) % 2 == 0 {
+            let decide = |[one, other]: [&Company; 2]| decide(one, other).map(|both| [both.primary, both.secondary]);
+            self.companies.execute_both([primary, secondary], &request(tenant), decide).await
+        } else {
+            let decide = |[one, other]: [&Company; 2]| decide(other, one).map(|both| [both.secondary, both.primary]);
+            self.companies.execute_both([secondary, primary], &request(tenant), decide).await
+        };
+        Ok(answer?.position)
+    }
+
     pub async fn command_prospect(
         &self,
         tenant: Uuid,
@@ -149,6 +181,7 @@ impl Opened {
     pub async fn written(&self) -> Vec<String> {
         const SQL: &str = "
             SELECT 'company ' || t::text FROM read_1.companies AS t
+            UNION ALL SELECT 'merged ' || t::text FROM read_1.merged_companies AS t
             UNION ALL SELECT 'row ' || t::text FROM read_1.company_prospect AS t
             UNION ALL SELECT 'queued ' || t::text FROM read.fanout AS t
             UNION ALL SELECT 'position ' || position FROM read.checkpoints
@@ -257,4 +290,18 @@ pub fn refusal<T: Debug, E: std::error::Error>(outcome: Result<T, E>) -> E {
         Ok(done) => panic!("it should have been refused, but gave {done:?}"),
         Err(error) => error,
     }
+}
+
+/// Registers so many prospects of a company.
+pub async fn register_many(opened: &Opened, company: Uuid, count: usize) {
+    register_many_of(opened, TENANT, company, count).await;
+}
+
+pub async fn register_many_of(opened: &Opened, tenant: Uuid, company: Uuid, count: usize) {
+    let command = register_prospect(json!({"last_name": "Many", "company_id": company}));
+    let registered = stream::iter(0..count).map(|_| async {
+        opened.command_prospect(tenant, Uuid::now_v7(), command.clone()).await.expect("a good prospect")
+    });
+    let registered = registered.buffer_unordered(1_000).count().await;
+    assert_eq!(registered, count);
 }

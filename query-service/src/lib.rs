@@ -10,6 +10,7 @@
 
 pub mod config;
 mod connection;
+mod duplicates;
 mod freshness;
 mod list;
 mod parameters;

@@ -48,6 +48,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
     let (reads, mut description) = OpenApiRouter::with_openapi(description())
         .routes(routes!(companies::get::get))
         .routes(routes!(companies::list::list))
+        .routes(routes!(companies::duplicates::list))
         .routes(routes!(prospects::get::get))
         .routes(routes!(prospects::list::list))
         .routes(routes!(company_prospects::list))

@@ -151,10 +151,22 @@ async fn deleted_and_merged_companies_say_so() {
     assert_eq!((shown.status, shown.json()["deleted_at"].as_str()), (200, Some("2026-03-01T00:00:00Z")));
     let moved = stack.get(&format!("/v1/companies/{}", id(11))).await;
     assert_eq!((moved.status, moved.header("location")), (301, format!("/v1/companies/{}", id(12)).as_str()));
+    // Where that one was merged itself, to the end.
+    stack.company(&id(12), "domain, merged_into", &format!("'c.com', '{}'", id(13))).await;
+    for merged in [id(11), id(12)] {
+        let end = id(13);
+        let pointer = format!("INSERT INTO read_1.merged_companies VALUES ('{TENANT}', '{merged}', '{end}')");
+        stack.sql(&pointer).await;
+        let moved = stack.get(&format!("/v1/companies/{merged}?fields=name")).await;
+        assert_eq!(
+            (moved.status, moved.header("location")),
+            (301, format!("/v1/companies/{end}?fields=name").as_str())
+        );
+    }
     let all = stack.get("/v1/companies").await;
     assert_eq!(all.body, "{\"items\":[]}");
     let all = stack.get("/v1/companies?include_deleted=true").await;
-    assert_eq!(all.json()["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!(all.json()["items"].as_array().map(Vec::len), Some(3));
 }
 
 #[tokio::test]
@@ -202,6 +214,20 @@ async fn a_prospect_shows_its_own_fields_and_where_its_company_leads() {
     assert_eq!(answer.header("etag"), "\"2.0\"", "its company is deleted");
     stack.prospect(&id(21), "first_name", "'Ada'").await;
     assert_eq!(stack.get(&format!("/v1/prospects/{}", id(21))).await.header("etag"), "\"2\"");
+    // Where it leads to another company than it was given, the tag is another one for each of them, though their versions be the same.
+    let columns =
+        "first_name, assigned_company_id, company_id, company_version, company_created_at, company_updated_at";
+    let values = format!("'Ada', '{}', '{}', 3, now(), now()", id(10), id(11));
+    stack.prospect(&id(22), columns, &values).await;
+    let path = format!("/v1/prospects/{}", id(22));
+    assert_eq!(stack.get(&path).await.header("etag"), "\"2.8\"");
+    let elsewhere = format!(
+        "UPDATE read_1.company_prospect SET company_id = '{}', position = 9 WHERE row_id = '{}'",
+        id(12),
+        id(22)
+    );
+    stack.sql(&elsewhere).await;
+    assert_eq!(stack.get_with(&path, "If-None-Match: \"2.8\"\r\n").await.status, 200);
 }
 
 #[tokio::test]
@@ -229,5 +255,5 @@ async fn wrong_requests_are_refused() {
     let parameters = document["paths"]["/v1/companies"]["get"]["parameters"].to_string();
     assert!(parameters.contains("employees_min") && parameters.contains("Prospectus-Min-Position"), "{parameters}");
     let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
-    assert_snapshot!(format!("{paths:?}"), @r##"["/v1/companies", "/v1/companies/{id}", "/v1/company-prospects", "/v1/events", "/v1/projections", "/v1/prospects", "/v1/prospects/{id}"]"##);
+    assert_snapshot!(format!("{paths:?}"), @r##"["/v1/companies", "/v1/companies/{id}", "/v1/companies/{id}/duplicates", "/v1/company-prospects", "/v1/events", "/v1/projections", "/v1/prospects", "/v1/prospects/{id}"]"##);
 }

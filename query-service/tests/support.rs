@@ -28,7 +28,7 @@ pub const KEY_FILE: &str =
 
 pub struct Stack {
     /// Dropped with the stack, after its service.
-    _database: TestDatabase,
+    database: TestDatabase,
     pub client: tokio_postgres::Client,
     /// Another connection, for looking on while `client` is in a transaction.
     pub watcher: tokio_postgres::Client,
@@ -106,7 +106,12 @@ impl Stack {
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));
         let [key, reader, other_key] = keys.try_into().expect("three keys");
-        Self { _database: database, client, watcher, replicas, address, key, reader, other_key, _trigger: trigger }
+        Self { database, client, watcher, replicas, address, key, reader, other_key, _trigger: trigger }
+    }
+
+    /// A connection of a service's role.
+    pub async fn role(&self, role: &str) -> tokio_postgres::Client {
+        self.database.client_for(role).await
     }
 
     pub async fn sql(&self, sql: &str) {

@@ -7,6 +7,7 @@ mod following;
 mod importing;
 mod integrity;
 mod legacy;
+mod merging;
 mod nats;
 mod personal;
 mod races;

@@ -41,6 +41,8 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
         (Method::PATCH, format!("/v1/companies/{company}"), json!({"name": "Theirs"})),
         (Method::DELETE, format!("/v1/companies/{company}"), json!({})),
         (Method::POST, format!("/v1/companies/{company}/restore"), json!({})),
+        (Method::POST, format!("/v1/companies/{company}/merge"), json!({"into": Uuid::now_v7()})),
+        (Method::POST, format!("/v1/companies/{company}/unmerge"), json!({})),
         (
             Method::POST,
             format!("/v1/companies/{company}/social-media"),
@@ -70,6 +72,22 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
         (refused.status, &refused.json["errors"][0]["pointer"]),
         (StatusCode::UNPROCESSABLE_ENTITY, &json!("/company_id"))
     );
+    // Nor to merge into, and what looks like it is not told.
+    let own = stranger.command(Method::POST, "/v1/companies", &json!({"name": "Ours"})).await;
+    let path = format!("/v1/companies/{}/merge", own.id());
+    let refused = stranger.command(Method::POST, &path, &json!({"into": company})).await;
+    assert_eq!(
+        (refused.status, &refused.json["errors"][0]["code"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("no_such_company"))
+    );
+    let duplicates = stranger.read(&format!("/v1/companies/{}/duplicates", own.id()), Some(own.position())).await;
+    assert_eq!(duplicates.json, json!({"items": []}), "{duplicates:?}");
+    let anothers = stranger.read(&format!("/v1/companies/{company}/duplicates"), Some(own.position())).await;
+    assert_eq!(anothers.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        stranger.command(Method::DELETE, &format!("/v1/companies/{}", own.id()), &json!({})).await.status,
+        StatusCode::OK
+    );
     // The same domain and reference are free in another tenant, whose registration changes nothing here.
     assert_eq!(stranger.command(Method::POST, "/v1/companies", &body).await.status, StatusCode::CREATED);
     let own = stranger.command(Method::POST, "/v1/prospects", &json!({"first_name": "Own"})).await.position();
@@ -79,7 +97,7 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
         assert_eq!(stranger.read(&path, Some(own)).await.status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(demo.read(&path, Some(own)).await.status, StatusCode::OK, "{path}");
     }
-    for (list, count) in [("companies", 1), ("prospects", 1), ("company-prospects", 2)] {
+    for (list, count) in [("companies", 2), ("prospects", 1), ("company-prospects", 2)] {
         let seen = stranger.read(&format!("/v1/{list}?include_deleted=true"), Some(own)).await;
         assert_eq!(seen.json["items"].as_array().map(Vec::len), Some(count), "{list}: {seen:?}");
         let filtered = stranger.read(&format!("/v1/{list}?domain=ours.example,elsewhere.example"), Some(own)).await;
@@ -87,7 +105,7 @@ async fn another_tenants_key_meets_404_or_nothing_everywhere() {
         assert!(!text.contains(&company) && !text.contains(&prospect), "{list}: {text}");
     }
     let events = stranger.read("/v1/events?after=0&limit=1000", Some(own)).await;
-    assert_eq!(events.json["items"].as_array().map(Vec::len), Some(2), "{events:?}");
+    assert_eq!(events.json["items"].as_array().map(Vec::len), Some(4), "{events:?}");
     test.finish().await;
 }
 

@@ -9,12 +9,19 @@ use super::form::{Form, Format};
 use super::header::fold;
 use super::mapped::{Mapped, Reason};
 use super::mapping::{Mapping, MappingError, Rule, Unmapped};
+use super::members::Members;
 use super::place::{Place, Side, Target};
 use super::rows::{Cell, Cells, Column, text_of};
 use super::template::{Piece, Template, filled};
 
 /// The longest key of an attribute, in characters.
 const KEY_CHARS_MAX: usize = domain::value::Attributes::KEY_MAX;
+/// The most prospects of one row.
+const PEOPLE_MAX: usize = 100;
+const TOO_MANY_PEOPLE: Unreadable = Unreadable {
+    code: "too_many_people",
+    detail: "must have at most 100 entries: a row has at most that many prospects",
+};
 /// One of these says that there is a person in the row.
 const OF_A_PERSON: &[&str] =
     &["first_name", "last_name", "email", "phone", "mobile_phone", "job_title", "job_title_link"];
@@ -61,14 +68,6 @@ struct Rest {
     columns: Vec<(Column, String)>,
     /// Of NDJSON: the names that rules have.
     named: Option<HashSet<String>>,
-}
-
-/// A record in the making.
-#[derive(Clone, Default)]
-struct Members {
-    fields: Map<String, Value>,
-    social_media: Vec<Value>,
-    attributes: Map<String, Value>,
 }
 
 impl Bound {
@@ -150,7 +149,13 @@ impl Bound {
         for rule in &self.rules {
             let Some(cell) = cells.cell(&rule.column) else { continue };
             let read = match &rule.each {
-                Some(split) => entries(&cell, split).map(|entries| lists.push((rule, entries))),
+                Some(split) => entries(&cell, split).and_then(|entries| {
+                    if entries.len() > PEOPLE_MAX {
+                        return Err(TOO_MANY_PEOPLE);
+                    }
+                    lists.push((rule, entries));
+                    Ok(())
+                }),
                 None => rule.value(&cell).and_then(|value| match (rule.target.side, &rule.target.place) {
                     (_, Place::Domain) => put_text(&mut mapped.domain, &value),
                     (_, Place::Website) => put_text(&mut mapped.website, &value),
@@ -336,58 +341,6 @@ impl Rest {
                 attributes.entry(key_of(name)).or_insert(value);
             }
         }
-    }
-}
-
-impl Members {
-    fn is_empty(&self) -> bool {
-        self.fields.is_empty() && self.social_media.is_empty() && self.attributes.is_empty()
-    }
-
-    /// Puts a value where nothing is yet.
-    fn put(&mut self, place: &Place, value: Value) -> Result<(), Unreadable> {
-        if value.is_null() {
-            return Ok(());
-        }
-        let fields = &mut self.fields;
-        let mut put = |name: &str, value: Option<Value>| {
-            if let Some(value) = value.filter(|_| !fields.contains_key(name)) {
-                fields.insert(name.to_owned(), value);
-            }
-        };
-        match place {
-            Place::Field(name, _) => put(name, Some(value)),
-            Place::FullName => {
-                let (first, last) = convert::full_name(&text_of(&value));
-                put("first_name", first.map(Value::from));
-                put("last_name", last.map(Value::from));
-            }
-            Place::EmployeeRange => {
-                let (least, greatest) = convert::employee_range(&text_of(&value))?;
-                put("min_employee_size", least.map(Value::from));
-                put("max_employee_size", greatest.map(Value::from));
-            }
-            Place::SocialMedia(platform) => self.social_media.push(json!({"platform": platform, "url": value})),
-            Place::Attribute(key) => {
-                self.attributes.entry(key.as_str()).or_insert(value);
-            }
-            Place::Domain | Place::Website => {}
-        }
-        Ok(())
-    }
-
-    fn into_members(self, external_refs: Option<Value>) -> Map<String, Value> {
-        let mut members = self.fields;
-        if !self.social_media.is_empty() {
-            members.insert("social_media".to_owned(), self.social_media.into());
-        }
-        if !self.attributes.is_empty() {
-            members.insert("attributes".to_owned(), self.attributes.into());
-        }
-        if let Some(refs) = external_refs {
-            members.insert("external_refs".to_owned(), refs);
-        }
-        members
     }
 }
 

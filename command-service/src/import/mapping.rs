@@ -182,6 +182,9 @@ impl Mapping {
             };
             columns.push((name, rules));
         }
+        if columns.iter().map(|(_, rules)| rules.len()).sum::<usize>() > COLUMNS_MAX {
+            return Err(MappingError::TooLarge);
+        }
         let constants = file.constants.into_iter().map(|(to, value)| {
             let target = Target::parse(&to).ok_or(MappingError::Field(to))?;
             Ok((target, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))

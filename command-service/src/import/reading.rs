@@ -96,12 +96,8 @@ impl Reading {
     }
 
     fn read(&mut self, mapped: Mapped, bound: &Bound, origin: &Origin) {
-        let said = Said {
-            source: origin.source.clone(),
-            import_id: origin.import_id,
-            row: self.row,
-            at: mapped.updated_at,
-        };
+        let said =
+            Said { source: origin.source.clone(), import_id: origin.import_id, row: self.row, at: mapped.updated_at };
         let lead = Lead::of(&mapped);
         self.reasons.extend(mapped.dropped.into_iter().map(RowReason::from));
         for members in mapped.prospects {

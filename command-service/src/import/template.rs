@@ -5,6 +5,9 @@
 use super::header::fold;
 use super::mapping::MappingError;
 
+/// Beyond any id, in bytes.
+const ID_BYTES_MAX: usize = 4 << 10;
+
 /// A text with columns in braces, such as `{Customer ID}/{n}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
@@ -57,6 +60,10 @@ pub(super) fn filled<C, V: AsRef<str>>(
 ) -> Option<String> {
     let mut text = String::new();
     for piece in pieces {
+        // No id is so long: its field refuses it, and nothing is gained by the rest.
+        if text.len() > ID_BYTES_MAX {
+            break;
+        }
         match piece {
             Piece::Text(piece) => text.push_str(piece),
             Piece::Number => text.push_str(&number.to_string()),

@@ -68,6 +68,39 @@ pub(super) async fn restore(
     incoming.without_body(&service, body, Operation::company(&id, CompanyCommand::Restore)).await
 }
 
+/// Merges a company into another one. The other one's values win, its blanks are filled, domains, references and social media move, and
+/// prospects follow. It can be undone.
+#[utoipa::path(post, path = "/v1/companies/{id}/merge", tag = "companies",
+    request_body(content = super::schema::MergeFields),
+    params(super::schema::CommandHeaders, ("id" = String, Path, description = "The company that is merged; If-Match counts for it")),
+    responses((status = 200, body = super::schema::AnswerBody, description = "Merged, or already so: the answer is of the merged company, its `position` includes both"),
+        (status = 404, description = "There is no such company"),
+        (status = 409, description = "One of the two is deleted, or was merged into another: `merged_into`"),
+        (status = 422, description = "`into` is no company's id or the company itself, or the two have more together than a company may have")))]
+pub(super) async fn merge(
+    Path(id): Path<String>,
+    (service, principal, context, method, path, headers): Parts,
+    body: Body,
+) -> Result<Response, Problem> {
+    let incoming = Incoming::new(principal, context, method, path, headers)?;
+    incoming.with_object(&service, body, |object| Operation::merge_company(&id, object)).await
+}
+
+/// Undoes a merge: both companies are as they were, but for what was changed since in fields that the merge did not fill.
+#[utoipa::path(post, path = "/v1/companies/{id}/unmerge", tag = "companies",
+    params(super::schema::CommandHeaders, ("id" = String, Path, description = "The company that was merged; If-Match counts for it")),
+    responses((status = 200, body = super::schema::AnswerBody, description = "Undone, or it was not merged: the answer is of this company, its `position` includes both"),
+        (status = 404, description = "There is no such company"),
+        (status = 409, description = "Fields that the merge filled were changed since: `errors` lists them. Or the other company is deleted (`restore_first`) or was merged itself (`unmerge_first`), or this one is deleted")))]
+pub(super) async fn unmerge(
+    Path(id): Path<String>,
+    (service, principal, context, method, path, headers): Parts,
+    body: Body,
+) -> Result<Response, Problem> {
+    let incoming = Incoming::new(principal, context, method, path, headers)?;
+    incoming.without_body(&service, body, Operation::unmerge_company(&id)).await
+}
+
 /// Adds a page on social media.
 #[utoipa::path(post, path = "/v1/companies/{id}/social-media", tag = "companies",
     request_body(content = super::schema::SocialMediaFields),

@@ -112,6 +112,13 @@ pub(super) struct SocialMediaFields {
     #[schema(max_length = 2048, format = "uri")]
     url: String,
 }
+/// The company that another one is merged into.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what domain::company::MergeInto parses")]
+pub(super) struct MergeFields {
+    /// The company that stays and stands for both.
+    into: uuid::Uuid,
+}
 /// Whom a prospect works for.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what domain::prospect::AssignProspect parses")]

@@ -5,16 +5,18 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::decide::{DOMAIN_HOST, stands};
 use super::{ADDITIONAL_DOMAINS_MAX, Company, CompanyChanges, CompanyError, CompanyEvent};
-use crate::field_error::{FieldErrors, Invalid};
+use crate::field_error::{FieldErrors, Invalid, pointer_to};
 use crate::status::Status;
 use crate::value::{Attributes, Domain, ExternalRef, SocialMedia};
 
-/// The most companies that are merged into one at the same time.
-pub const ABSORBED_MAX: usize = 100;
+/// The most companies that one stands for beside itself, those included that were merged into one of them before. So whatever follows
+/// from its changes is bounded, and so is the way from a merged company to the one that stands for it.
+pub const STANDS_FOR_MAX: usize = 100;
 
 /// What the primary got from the secondary, and only that.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,9 @@ pub const ABSORBED_MAX: usize = 100;
 pub struct CompanyAbsorbed {
     /// The secondary.
     pub company_id: Uuid,
+    /// Those that were merged into the secondary before: the primary stands for them too.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub brought: BTreeSet<Uuid>,
     /// Plain fields that were blank.
     #[serde(skip_serializing_if = "CompanyChanges::is_empty")]
     pub changes: CompanyChanges,
@@ -69,10 +74,48 @@ pub struct Merge {
     pub secondary: Vec<CompanyEvent>,
 }
 
+/// The company that another one is to be merged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MergeInto {
+    /// The primary.
+    pub into: Uuid,
+}
+
+impl MergeInto {
+    /// Reads the body of a request, `{into}`.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(body: Value) -> Result<Self, FieldErrors> {
+        let mut errors = FieldErrors::default();
+        let Value::Object(mut members) = body else {
+            return Err(FieldErrors::one("", Invalid::wrong_type("an object")));
+        };
+        let into = match members.remove("into") {
+            None | Some(Value::Null) => Err(Invalid::required("is required: the id of the company that stays")),
+            // Only the hyphenated form: the others would be a second way to write one id.
+            Some(Value::String(text)) => Some(text)
+                .filter(|text| text.len() == 36)
+                .and_then(|text| Uuid::try_parse(&text).ok())
+                .ok_or_else(Invalid::id),
+            Some(_) => Err(Invalid::wrong_type("a string")),
+        };
+        let into = into.unwrap_or_else(|invalid| {
+            errors.push("/into", invalid);
+            Uuid::nil()
+        });
+        for name in members.keys() {
+            errors.push(pointer_to("", name), Invalid::unknown_field());
+        }
+        errors.or_value(Self { into })
+    }
+}
+
 /// Merges `secondary` into `primary`, each given as its id and state. Merged into the same one already, nothing changes.
 ///
 /// # Errors
-/// If one of them is not there or stands for itself no longer, or if the two together have more than one company may have.
+/// If one of them is not there or stands for itself no longer ([`CompanyError::Primary`] for the primary), or if the two together have
+/// more than one company may have.
 pub fn merge(primary: (Uuid, &Company), secondary: (Uuid, &Company)) -> Result<Merge, CompanyError> {
     let ((primary_id, primary), (secondary_id, secondary)) = (primary, secondary);
     if primary_id == secondary_id {
@@ -82,7 +125,7 @@ pub fn merge(primary: (Uuid, &Company), secondary: (Uuid, &Company)) -> Result<M
         return Ok(Merge::default());
     }
     live(secondary)?;
-    live(primary)?;
+    live(primary).map_err(|why| CompanyError::Primary { id: primary_id, why: Box::new(why) })?;
     let absorbed = CompanyAbsorbed::of(primary, secondary_id, secondary)?;
     Ok(Merge { primary: vec![absorbed.into()], secondary: vec![CompanyMerged { into: primary_id }.into()] })
 }
@@ -90,16 +133,16 @@ pub fn merge(primary: (Uuid, &Company), secondary: (Uuid, &Company)) -> Result<M
 /// Takes `secondary` out of `primary` again. A company that is not merged stays as it is.
 ///
 /// # Errors
-/// If the primary is not live, or has changed since in what it got by the merge: the names of those fields.
+/// If the primary is not live ([`CompanyError::Primary`]), or has changed since in what it got by the merge: the names of those fields.
 pub fn unmerge(primary: &Company, secondary: (Uuid, &Company)) -> Result<Merge, CompanyError> {
     let (secondary_id, secondary) = secondary;
-    match secondary.status {
-        Status::Merged { .. } => {}
+    let primary_id = match secondary.status {
+        Status::Merged { into } => into,
         Status::Live => return Ok(Merge::default()),
         Status::Unregistered => return Err(CompanyError::NotFound),
         Status::Deleted => return Err(CompanyError::Deleted),
-    }
-    live(primary)?;
+    };
+    live(primary).map_err(|why| CompanyError::Primary { id: primary_id, why: Box::new(why) })?;
     let absorbed = primary.absorbed.iter().find(|absorbed| absorbed.company_id == secondary_id);
     let absorbed = absorbed.ok_or(CompanyError::NotFound)?;
     let changed = absorbed.changed_since(primary);
@@ -145,7 +188,7 @@ impl CompanyAbsorbed {
             (primary.additional_domains.len() + additional_domains.len(), ADDITIONAL_DOMAINS_MAX),
             (primary.external_refs.len() + external_refs.len(), ExternalRef::MANY_MAX),
             (primary.social_media.len() + social_media.len(), SocialMedia::MANY_MAX),
-            (primary.absorbed.len() + 1, ABSORBED_MAX),
+            (primary.stands_for().count() + secondary.stands_for().count() + 1, STANDS_FOR_MAX),
         ] {
             if together > most {
                 return Err(refused(Invalid::too_many(most)));
@@ -159,7 +202,8 @@ impl CompanyAbsorbed {
                 attributes.insert_if_room(key, value.clone());
             }
         }
-        Ok(Self { company_id, changes, domain, additional_domains, external_refs, social_media, attributes })
+        let brought = secondary.stands_for().collect();
+        Ok(Self { company_id, brought, changes, domain, additional_domains, external_refs, social_media, attributes })
     }
 
     /// Gives the primary what it gets.
@@ -220,6 +264,7 @@ impl CompanyAbsorbed {
     pub(super) fn heap_bytes(&self) -> usize {
         let domains = self.domain.iter().chain(&self.additional_domains);
         size_of::<Self>()
+            + self.brought.len() * size_of::<Uuid>()
             + self.changes.clone().into_profile().heap_bytes()
             + domains.map(|domain| 24 + domain.as_str().len()).sum::<usize>()
             + self.external_refs.iter().map(|one| size_of::<ExternalRef>() + one.heap_bytes()).sum::<usize>()

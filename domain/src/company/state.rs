@@ -53,6 +53,21 @@ impl Company {
         self.review.filter(|_| self.status == Status::Live)
     }
 
+    /// The companies that it stands for beside itself: merged into it, or into one of those before. Which they are stays the same while it
+    /// is merged into another one itself.
+    pub fn stands_for(&self) -> impl Iterator<Item = Uuid> {
+        self.absorbed
+            .iter()
+            .flat_map(|absorbed| std::iter::once(absorbed.company_id).chain(absorbed.brought.iter().copied()))
+    }
+
+    /// The beginning of its name as names are compared ([`company_name::normalise`]): an index takes it whatever the name is. None where
+    /// the name has no letter and no digit.
+    pub fn name_key(&self) -> Option<String> {
+        let key = company_name::key(self.profile.name.as_ref()?.as_str());
+        (!key.is_empty()).then_some(key)
+    }
+
     /// What lists of companies are sorted by: the name in lower case.
     pub fn name_sort(&self) -> Option<String> {
         self.profile.name.as_ref().map(|name| name.as_str().to_lowercase())

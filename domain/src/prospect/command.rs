@@ -179,12 +179,8 @@ fn company_id(value: &Value) -> Result<Option<Uuid>, Invalid> {
     match value {
         Value::Null => Ok(None),
         // Only the hyphenated form: the others would be a second way to write one id.
-        Value::String(text) if text.len() == 36 => Uuid::try_parse(text).map(Some).map_err(|_| invalid_id()),
-        Value::String(_) => Err(invalid_id()),
+        Value::String(text) if text.len() == 36 => Uuid::try_parse(text).map(Some).map_err(|_| Invalid::id()),
+        Value::String(_) => Err(Invalid::id()),
         _ => Err(Invalid::wrong_type("a string")),
     }
-}
-
-fn invalid_id() -> Invalid {
-    Invalid::new("invalid_id", "must be a UUID such as 018f3c4e-7d2a-7b1c-9f00-0123456789ab")
 }

@@ -78,6 +78,9 @@ const LEGAL_FORMS: &[&str] = &[
     "zrt",
 ];
 
+/// Characters of a name's key in the read tables.
+const KEY_CHARACTERS_MAX: usize = 255;
+
 /// Lower case, NFKC, one space for everything between words, legal forms stripped from the end; the whole name where it
 /// consists of nothing else. Empty only where the name has no letter and no digit.
 pub fn normalise(name: &str) -> String {
@@ -94,6 +97,11 @@ pub fn normalise(name: &str) -> String {
         name = shorter;
     }
     name.to_owned()
+}
+
+/// The first characters of the normalised name, as read tables hold it: some characters become eighteen.
+pub fn key(name: &str) -> String {
+    normalise(name).chars().take(KEY_CHARACTERS_MAX).collect::<String>().trim_end().to_owned()
 }
 
 /// Combining marks belong to the letter before them.

@@ -14,6 +14,7 @@ CREATE TABLE {schema}.companies (
     additional_domains jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(additional_domains) = 'array'),
     name text CHECK (length(name) BETWEEN 1 AND 255),
     name_sort text COLLATE "C",
+    name_key text COLLATE "C" CHECK (length(name_key) BETWEEN 1 AND 255),
     legal_name text CHECK (length(legal_name) <= 255),
     company_type text COLLATE "C" CHECK (length(company_type) <= 100),
     industry text COLLATE "C" CHECK (length(industry) <= 100),
@@ -56,6 +57,7 @@ COMMENT ON COLUMN {schema}.companies.domain IS 'Registrable domain, lower case, 
 COMMENT ON COLUMN {schema}.companies.additional_domains IS 'Further domains, sorted';
 COMMENT ON COLUMN {schema}.companies.name IS 'As people write it';
 COMMENT ON COLUMN {schema}.companies.name_sort IS 'Lower-case name, what sort=name goes by';
+COMMENT ON COLUMN {schema}.companies.name_key IS 'The name as names are compared: letters and digits in lower case, without the legal form; null where nothing is left of it';
 COMMENT ON COLUMN {schema}.companies.legal_name IS 'Where it differs';
 COMMENT ON COLUMN {schema}.companies.company_type IS 'public, private, non_profit, ...';
 COMMENT ON COLUMN {schema}.companies.industry IS 'Primary industry';
@@ -81,10 +83,21 @@ COMMENT ON COLUMN {schema}.companies.social_media IS 'List of {social_media_id, 
 COMMENT ON COLUMN {schema}.companies.external_refs IS 'Set of {source, id}, sorted';
 COMMENT ON COLUMN {schema}.companies.attributes IS 'What has no column';
 COMMENT ON COLUMN {schema}.companies.flags IS 'What a person should look at: phone_not_e164, ...';
-COMMENT ON COLUMN {schema}.companies.merged_into IS 'The primary, where it was merged';
+COMMENT ON COLUMN {schema}.companies.merged_into IS 'The company that it was merged into, which may have been merged itself since: merged_companies has the end';
 COMMENT ON COLUMN {schema}.companies.created_at IS 'Time of its first event';
 COMMENT ON COLUMN {schema}.companies.updated_at IS 'Time of its last event';
 COMMENT ON COLUMN {schema}.companies.deleted_at IS 'Set while it is deleted';
+
+CREATE TABLE {schema}.merged_companies (
+    tenant_id uuid NOT NULL,
+    company_id uuid NOT NULL,
+    primary_id uuid NOT NULL CHECK (primary_id <> company_id),
+    PRIMARY KEY (tenant_id, company_id)
+);
+COMMENT ON TABLE {schema}.merged_companies IS 'Which company stands for a merged one: prospects follow by this pointer (decision 6)';
+COMMENT ON COLUMN {schema}.merged_companies.tenant_id IS 'Whose companies';
+COMMENT ON COLUMN {schema}.merged_companies.company_id IS 'A company that was merged into another';
+COMMENT ON COLUMN {schema}.merged_companies.primary_id IS 'The end of the chain of merges: a company that is not merged, though it may be deleted';
 
 CREATE TABLE {schema}.company_prospect (
     tenant_id uuid NOT NULL,
@@ -132,6 +145,7 @@ CREATE TABLE {schema}.company_prospect (
     prospect_attributes jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(prospect_attributes) = 'object'),
     prospect_flags jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(prospect_flags) = 'array'),
     prospect_version bigint CHECK (prospect_version >= 1),
+    prospect_position bigint CHECK (prospect_position >= 1),
     prospect_created_at timestamptz,
     prospect_updated_at timestamptz CHECK (prospect_updated_at >= prospect_created_at),
     prospect_deleted_at timestamptz CHECK (prospect_deleted_at >= prospect_created_at),
@@ -190,6 +204,7 @@ COMMENT ON COLUMN {schema}.company_prospect.prospect_external_refs IS 'Personal:
 COMMENT ON COLUMN {schema}.company_prospect.prospect_attributes IS 'Personal: what has no column';
 COMMENT ON COLUMN {schema}.company_prospect.prospect_flags IS 'What a person should look at';
 COMMENT ON COLUMN {schema}.company_prospect.prospect_version IS 'Sequence of the prospect''s last event';
+COMMENT ON COLUMN {schema}.company_prospect.prospect_position IS 'Position of the prospect''s last event';
 COMMENT ON COLUMN {schema}.company_prospect.prospect_created_at IS 'Time of its first event';
 COMMENT ON COLUMN {schema}.company_prospect.prospect_updated_at IS 'Time of its last event';
 COMMENT ON COLUMN {schema}.company_prospect.prospect_deleted_at IS 'Set while it is deleted';
@@ -198,17 +213,22 @@ COMMENT ON COLUMN {schema}.company_prospect.created_at IS 'The prospect''s, or t
 COMMENT ON COLUMN {schema}.company_prospect.updated_at IS 'The later of the prospect''s and the company''s change that the row shows';
 
 ALTER TABLE {schema}.companies ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE {schema}.merged_companies ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE {schema}.company_prospect ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY project ON {schema}.companies TO prospectus_projector USING (true) WITH CHECK (true);
+CREATE POLICY project ON {schema}.merged_companies TO prospectus_projector USING (true) WITH CHECK (true);
 CREATE POLICY project ON {schema}.company_prospect TO prospectus_projector USING (true) WITH CHECK (true);
 CREATE POLICY verify ON {schema}.companies FOR SELECT TO prospectus_verifier USING (true);
+CREATE POLICY verify ON {schema}.merged_companies FOR SELECT TO prospectus_verifier USING (true);
 CREATE POLICY verify ON {schema}.company_prospect FOR SELECT TO prospectus_verifier USING (true);
 CREATE POLICY request ON {schema}.companies FOR SELECT TO prospectus_query USING (tenant_id = access.request_tenant());
+CREATE POLICY request ON {schema}.merged_companies FOR SELECT TO prospectus_query USING (tenant_id = access.request_tenant());
 CREATE POLICY request ON {schema}.company_prospect FOR SELECT TO prospectus_query USING (tenant_id = access.request_tenant());
 CREATE POLICY person ON {schema}.companies FOR SELECT TO prospectus_people USING (tenant_id = (SELECT access.person_tenant()));
+CREATE POLICY person ON {schema}.merged_companies FOR SELECT TO prospectus_people USING (tenant_id = (SELECT access.person_tenant()));
 CREATE POLICY person ON {schema}.company_prospect FOR SELECT TO prospectus_people USING (tenant_id = (SELECT access.person_tenant()));
-GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.companies, {schema}.company_prospect TO prospectus_projector;
-GRANT SELECT ON {schema}.companies, {schema}.company_prospect TO prospectus_query, prospectus_verifier, prospectus_people;
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.companies, {schema}.merged_companies, {schema}.company_prospect TO prospectus_projector;
+GRANT SELECT ON {schema}.companies, {schema}.merged_companies, {schema}.company_prospect TO prospectus_query, prospectus_verifier, prospectus_people;
 
 -- Personal columns keep no statistics: erasing a person must leave no value in the catalogue.
 ALTER TABLE {schema}.company_prospect
@@ -219,3 +239,92 @@ ALTER TABLE {schema}.company_prospect
     ALTER COLUMN prospect_zip_code SET STATISTICS 0, ALTER COLUMN prospect_phone SET STATISTICS 0,
     ALTER COLUMN prospect_mobile_phone SET STATISTICS 0, ALTER COLUMN prospect_external_refs SET STATISTICS 0,
     ALTER COLUMN prospect_attributes SET STATISTICS 0;
+
+-- Row-level security keeps % from using an index, so what looks like a company is looked for by functions of the owner's, which see
+-- every row and add the tenant themselves (decision 15).
+CREATE POLICY look_for_likes ON {schema}.companies FOR SELECT TO prospectus_owner USING (true);
+
+-- Has the server know the setting that the function below makes.
+SELECT extensions.show_limit();
+
+-- $1 the tenant, $2 a name as names are compared, $3 its country or null, $4 the company itself or null, $5 most companies. Whoever
+-- may call it works for all tenants. Names without trigrams (in scripts that the server's locale has no letters of) are found if they are the same.
+CREATE FUNCTION {schema}.companies_like(tenant uuid, name_key text, country text, except_company_id uuid, companies_max integer)
+RETURNS TABLE (company_id uuid, name_similarity real, same_country boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET pg_trgm.similarity_threshold = 0.5 AS $$
+    SELECT f.company_id, max(f.name_similarity), bool_or(f.country = $3)
+    FROM (
+        (SELECT c.company_id, c.country, 1::real AS name_similarity
+         FROM {schema}.companies AS c
+         WHERE c.tenant_id = $1 AND c.name_key = $2 AND c.deleted_at IS NULL AND c.merged_into IS NULL
+         ORDER BY c.company_id LIMIT $5 + 1)
+        UNION ALL
+        (SELECT c.company_id, c.country, extensions.similarity(c.name_key, $2)
+         FROM {schema}.companies AS c
+         WHERE c.tenant_id = $1 AND c.name_key OPERATOR(extensions.%) $2 AND c.deleted_at IS NULL AND c.merged_into IS NULL
+         ORDER BY extensions.similarity(c.name_key, $2) DESC, c.company_id LIMIT $5 + 1)
+    ) AS f
+    WHERE f.company_id IS DISTINCT FROM $4
+    GROUP BY f.company_id
+    ORDER BY 2 DESC, 3 DESC NULLS LAST, 1
+    LIMIT $5
+$$;
+REVOKE ALL ON FUNCTION {schema}.companies_like FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION {schema}.companies_like TO prospectus_projector;
+COMMENT ON FUNCTION {schema}.companies_like IS 'Live companies of a tenant whose names are like a name, the most similar first: how similar, and whether the country is the same (null where one is not known)';
+
+-- The same for a request, whose tenant is the transaction's.
+CREATE FUNCTION {schema}.own_companies_like(name_key text, country text, except_company_id uuid, companies_max integer)
+RETURNS TABLE (company_id uuid, name_similarity real, same_country boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+    SELECT f.company_id, f.name_similarity, f.same_country
+    FROM {schema}.companies_like(access.request_tenant(), $1, $2, $3, $4) AS f
+$$;
+REVOKE ALL ON FUNCTION {schema}.own_companies_like FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION {schema}.own_companies_like TO prospectus_query;
+COMMENT ON FUNCTION {schema}.own_companies_like IS 'companies_like for the tenant that the query role serves in this transaction';
+
+-- $1 tenant, $2 company, $3 most companies of each sort of evidence
+CREATE FUNCTION {schema}.companies_with_the_same(tenant uuid, wanted_company_id uuid, companies_max integer)
+RETURNS TABLE (company_id uuid, evidence text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+    SELECT e.company_id, e.evidence
+    FROM {schema}.companies AS own
+    CROSS JOIN LATERAL (
+        (SELECT c.company_id, 'phone' AS evidence FROM {schema}.companies AS c
+         WHERE c.tenant_id = $1 AND c.phone = own.phone AND c.deleted_at IS NULL AND c.merged_into IS NULL
+         ORDER BY c.company_id LIMIT $3 + 1)
+        UNION ALL
+        (SELECT c.company_id, 'email_address' FROM {schema}.companies AS c
+         WHERE c.tenant_id = $1 AND lower(c.email_address) = lower(own.email_address) AND c.deleted_at IS NULL AND c.merged_into IS NULL
+         ORDER BY c.company_id LIMIT $3 + 1)
+        UNION ALL
+        (SELECT c.company_id, 'domain_label' FROM {schema}.companies AS c
+         WHERE c.tenant_id = $1 AND split_part(c.domain, '.', 1) = split_part(own.domain, '.', 1)
+           AND c.deleted_at IS NULL AND c.merged_into IS NULL
+         ORDER BY c.company_id LIMIT $3 + 1)
+    ) AS e
+    WHERE own.tenant_id = $1 AND own.company_id = $2 AND e.company_id <> $2
+$$;
+REVOKE ALL ON FUNCTION {schema}.companies_with_the_same FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.companies_with_the_same IS 'Live companies of a tenant that have a company''s phone, e-mail address, or the first label of its domain (acme of acme.com)';
+
+-- $1 company of the request's tenant, $2 most companies of each sort of evidence
+CREATE FUNCTION {schema}.duplicate_candidates(wanted_company_id uuid, companies_max integer)
+RETURNS TABLE (company_id uuid, name text, domain text, country text, evidence text, name_similarity real, same_country boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+    SELECT c.company_id, c.name, c.domain, c.country, e.evidence, e.name_similarity, e.same_country
+    FROM (
+        SELECT f.company_id, 'name' AS evidence, f.name_similarity, f.same_country
+        FROM {schema}.companies AS own
+        CROSS JOIN LATERAL {schema}.companies_like(own.tenant_id, own.name_key, own.country, own.company_id, $2) AS f
+        WHERE own.tenant_id = access.request_tenant() AND own.company_id = $1
+        UNION ALL
+        SELECT f.company_id, f.evidence, NULL, NULL
+        FROM {schema}.companies_with_the_same(access.request_tenant(), $1, $2) AS f
+    ) AS e
+    JOIN {schema}.companies AS c ON c.tenant_id = access.request_tenant() AND c.company_id = e.company_id
+$$;
+REVOKE ALL ON FUNCTION {schema}.duplicate_candidates FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION {schema}.duplicate_candidates TO prospectus_query;
+COMMENT ON FUNCTION {schema}.duplicate_candidates IS 'What speaks for a company being the same as another one of the tenant that the query role serves in this transaction, a row for each sort of evidence';

@@ -13,6 +13,13 @@ CREATE INDEX companies_max_employee_size ON {schema}.companies (tenant_id, max_e
 CREATE INDEX companies_country ON {schema}.companies (tenant_id, country, company_id) WHERE country IS NOT NULL;
 CREATE INDEX companies_city ON {schema}.companies (tenant_id, city, company_id) WHERE city IS NOT NULL;
 CREATE INDEX companies_state ON {schema}.companies (tenant_id, state, company_id) WHERE state IS NOT NULL;
+-- What duplicates are found by, in functions that add the tenant themselves. btree_gin lets the trigrams' index begin with it.
+CREATE INDEX companies_name_key ON {schema}.companies (tenant_id, name_key, company_id) WHERE deleted_at IS NULL AND merged_into IS NULL;
+CREATE INDEX companies_name_trigrams ON {schema}.companies USING gin (tenant_id, name_key extensions.gin_trgm_ops) WHERE deleted_at IS NULL AND merged_into IS NULL;
+CREATE INDEX companies_phone ON {schema}.companies (tenant_id, phone, company_id) WHERE deleted_at IS NULL AND merged_into IS NULL AND phone IS NOT NULL;
+CREATE INDEX companies_email_address ON {schema}.companies (tenant_id, lower(email_address), company_id) WHERE deleted_at IS NULL AND merged_into IS NULL AND email_address IS NOT NULL;
+CREATE INDEX companies_domain_label ON {schema}.companies (tenant_id, split_part(domain, '.', 1), company_id) WHERE deleted_at IS NULL AND merged_into IS NULL AND domain IS NOT NULL;
+CREATE INDEX merged_companies_primary ON {schema}.merged_companies (tenant_id, primary_id, company_id);
 
 CREATE INDEX company_prospect_assigned ON {schema}.company_prospect (tenant_id, assigned_company_id, row_id) WHERE assigned_company_id IS NOT NULL;
 CREATE INDEX company_prospect_company ON {schema}.company_prospect (tenant_id, company_id, row_id) WHERE company_id IS NOT NULL;

@@ -1,4 +1,5 @@
 //! Companies.
 
+pub(super) mod duplicates;
 pub(super) mod get;
 pub(super) mod list;

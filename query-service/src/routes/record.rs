@@ -31,7 +31,7 @@ pub(super) struct Sort {
     /// Its fields.
     pub(super) columns: &'static [Column],
     /// Makes the statement that reads one from a generation's schema. Its columns: generation, position, epoch, least queued
-    /// position, id, version, `deleted_at`, `merged_into`, the company's version where the record shows something of it, then
+    /// position, id, version, `deleted_at`, `merged_into`, the position of what else the record shows where that is another record's, then
     /// the fields.
     pub(super) statement: fn(&str) -> String,
     /// The statement for the generation that was read last, so that a read does not make its text again.
@@ -134,7 +134,7 @@ fn respond(
     let Some(row) = &snapshot.data else { return Err(Failed::Problem(Problem::not_found())) };
     if !include_deleted {
         if let Some(primary) = row.try_get::<_, Option<Uuid>>(7)? {
-            return Ok(moved(sort, primary, uri, &snapshot.state));
+            return Ok(moved(&format!("{}/{primary}", sort.path), uri, &snapshot.state));
         }
         if let Some(at) = row.try_get::<_, Option<OffsetDateTime>>(6)? {
             let detail = "the record is deleted; ?include_deleted=true shows it";
@@ -144,7 +144,7 @@ fn respond(
     }
     let version: i64 = row.try_get(5)?;
     let etag = match row.try_get::<_, Option<i64>>(8)? {
-        Some(company_version) => format!("\"{version}.{company_version}\""),
+        Some(shown_position) => format!("\"{version}.{shown_position}\""),
         None => format!("\"{version}\""),
     };
     let mut response = if matches_etag(headers, &etag) {
@@ -162,11 +162,12 @@ fn respond(
     Ok(response)
 }
 
-fn moved(sort: &Sort, primary: Uuid, uri: &Uri, state: &State) -> Response {
+/// 301 to `path`, with the query of the request.
+pub(super) fn moved(path: &str, uri: &Uri, state: &State) -> Response {
     let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let mut response = StatusCode::MOVED_PERMANENTLY.into_response();
     // The path is ours and the query came as a part of a URI, so this is one.
-    if let Ok(location) = HeaderValue::try_from(format!("{}/{primary}{query}", sort.path)) {
+    if let Ok(location) = HeaderValue::try_from(format!("{path}{query}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     add_position(response.headers_mut(), state);

@@ -129,6 +129,9 @@ fn several_people_in_a_row_are_several_prospects() {
         ])
     );
     assert!(all[1].as_ref().expect("mapped").prospects.is_empty());
+    let many =
+        map(&Mapping::parse(toml).expect("a mapping"), &format!("id,firm,mails\n1,Acme,{}\n", "a@x.test;".repeat(101)));
+    assert_eq!(many[0].as_ref().err().expect("refused")[0].code, "too_many_people");
     let wrong = Mapping::parse(&toml.replace("/{n}", "")).expect("a mapping");
     let (form, _) = read(list.as_bytes());
     assert!(matches!(wrong.bind(&form), Err(MappingError::NotDistinct(_))));
@@ -176,6 +179,8 @@ fn a_wrong_file_says_what_is_known() {
         assert!(error.contains(says) || says == "TOML", "{toml}: {error}");
     }
     assert_eq!(Mapping::parse(&" ".repeat(BYTES_MAX + 1)), Err(MappingError::TooLarge));
+    let many = format!("[columns]\na = [{}]", "\"company.name\",".repeat(COLUMNS_MAX + 1));
+    assert_eq!(Mapping::parse(&many), Err(MappingError::TooLarge));
     let (form, _) = read(b"x,y\n1,2\n");
     let error = Mapping::builtin("customer").expect("built in").bind(&form).expect_err("no column").to_string();
     assert!(error.contains("\"x\", \"y\"") && error.contains("\"firstName\""), "{error}");

@@ -10,6 +10,11 @@ use crate::record::{COMPANY, select_list};
 use crate::routes::record::{Sort, answer};
 use crate::routes::{Parts, ReadHeaders};
 
+/// Of a merged company `r`, the one that stands for it: the end of the chain, where that was merged itself.
+pub(super) const STANDS_FOR_IT: &str = "CASE WHEN r.merged_into IS NOT NULL THEN coalesce((
+                       SELECT m.primary_id FROM {schema}.merged_companies AS m
+                       WHERE m.tenant_id = $1 AND m.company_id = r.company_id), r.merged_into) END AS merged_into";
+
 static COMPANY_BY_ID: Sort = Sort {
     path: "/v1/companies",
     columns: COMPANY,
@@ -18,7 +23,7 @@ static COMPANY_BY_ID: Sort = Sort {
         format!(
             "-- query_service::routes::companies::get
             SELECT l.generation, c.position, c.epoch, NULL::bigint AS queued,
-                   r.company_id AS id, r.version, r.deleted_at, r.merged_into, NULL::bigint AS company_version, {}
+                   r.company_id AS id, r.version, r.deleted_at, {STANDS_FOR_IT}, NULL::bigint AS shown_position, {}
             FROM read.live AS l
             LEFT JOIN LATERAL (
                 SELECT s.position, s.epoch FROM read.checkpoint_steps AS s
@@ -28,6 +33,7 @@ static COMPANY_BY_ID: Sort = Sort {
             WHERE l.projection = 'company_prospect'",
             select_list(COMPANY)
         )
+        .replace("{schema}", schema)
     },
 };
 
@@ -36,7 +42,7 @@ static COMPANY_BY_ID: Sort = Sort {
     params(ReadHeaders, ("id" = String, Path, description = "The company"),
         ("include_deleted" = Option<bool>, Query, description = "Show it although it is deleted or merged"),
         ("fields" = Option<String>, Query, description = "Only these fields: a,b")),
-    responses((status = 200, description = "The company; fields without a value are null"), (status = 301, description = "Merged: `Location` is the primary"),
+    responses((status = 200, description = "The company; fields without a value are null"), (status = 301, description = "Merged: `Location` is the company that stands for it, also where that is the end of several merges"),
         (status = 304, description = "If-None-Match has the current ETag"), (status = 404, description = "There is no such company"),
         (status = 410, description = "Deleted, since `deleted_at`"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
 pub(in crate::routes) async fn get(

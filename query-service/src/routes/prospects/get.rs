@@ -14,7 +14,8 @@ static PROSPECT_BY_ID: Sort = Sort {
     path: "/v1/prospects",
     columns: PROSPECT,
     // Only a change of this prospect's company that is still on its way keeps the answer back. Where the company that it leads
-    // to is not the one it was given, the record shows something of that company, so its version is part of the tag.
+    // to is not the one it was given, the record shows something of that company, so the row's position is part of the tag: two
+    // companies may have one version, and a prospect may lead to one after the other.
     kept: RwLock::new(None),
     statement: |schema| {
         format!(
@@ -24,8 +25,8 @@ static PROSPECT_BY_ID: Sort = Sort {
                     WHERE f.projection = l.projection AND f.generation = l.generation
                       AND f.tenant_id = $1 AND f.company_id = r.assigned_company_id) AS queued,
                    r.prospect_id AS id, r.prospect_version, r.prospect_deleted_at, NULL::uuid AS merged_into,
-                   CASE WHEN r.company_id IS DISTINCT FROM r.assigned_company_id THEN coalesce(r.company_version, 0) END
-                       AS company_version, {}
+                   CASE WHEN r.company_id IS DISTINCT FROM r.assigned_company_id THEN CASE WHEN r.company_id IS NULL THEN 0 ELSE r.position END END
+                       AS shown_position, {}
             FROM read.live AS l
             LEFT JOIN LATERAL (
                 SELECT s.position, s.epoch FROM read.checkpoint_steps AS s
