@@ -18,7 +18,7 @@ async fn made(client: &Client, path: &str, body: Value) -> String {
     answer.id()
 }
 
-/// A live company, a deleted one, prospects of both and of none; ids of the live company and one prospect of it.
+/// Live companies, a deleted and a merged one, prospects of each and of none; ids of the live company and one prospect of it.
 async fn population(client: &Client) -> (String, String) {
     let company = json!({"name": "Acme", "domain": "acme.example", "additional_domains": ["acme.co.uk"],
                          "external_refs": [{"source": "crm", "id": "c1"}]});
@@ -29,6 +29,10 @@ async fn population(client: &Client) -> (String, String) {
                         "external_refs": [{"source": "crm", "id": "p1"}]});
     let ada = made(client, "/v1/prospects", person).await;
     made(client, "/v1/prospects", json!({"first_name": "Of", "company_id": gone})).await;
+    let twin = made(client, "/v1/companies", json!({"name": "Twin", "domain": "twin.example"})).await;
+    made(client, "/v1/prospects", json!({"first_name": "Through", "company_id": twin})).await;
+    let merged = client.command(Method::POST, &format!("/v1/companies/{twin}/merge"), &json!({"into": acme})).await;
+    assert_eq!(merged.status.as_u16(), 200, "{merged:?}");
     made(client, "/v1/prospects", json!({"first_name": "Free", "email": "free@gmail.com"})).await;
     let left = made(client, "/v1/prospects", json!({"first_name": "Left"})).await;
     for path in [format!("/v1/companies/{gone}"), format!("/v1/prospects/{left}")] {
@@ -46,15 +50,15 @@ async fn what_is_as_it_should_be_passes_with_its_counts() {
     assert_eq!((report.code, off(&told)), (0, vec![]), "{report:?}");
     assert_eq!(told["position"], told["projected_position"]);
     for side in ["log", "read_tables"] {
-        assert_eq!(told["counts"]["companies"][side], json!({"live": 2, "deleted": 1}), "{told}");
-        assert_eq!(told["counts"]["prospects"][side], json!({"live": 3, "deleted": 1}), "{told}");
+        assert_eq!(told["counts"]["companies"][side], json!({"live": 2, "deleted": 1, "merged": 1}), "{told}");
+        assert_eq!(told["counts"]["prospects"][side], json!({"live": 4, "deleted": 1}), "{told}");
     }
     assert_eq!(
         told["counts"]["claims"],
-        json!({"company_ref": 1, "domain": 3, "live": 2, "prospect_ref": 1}),
+        json!({"company_ref": 1, "domain": 4, "live": 2, "prospect_ref": 1}),
         "{told}"
     );
-    assert_eq!(told["links"], json!({"live": 1, "deleted": 1, "none": 1}), "{told}");
+    assert_eq!(told["links"], json!({"live": 1, "merged": 1, "deleted": 1, "none": 1}), "{told}");
 
     let text = run_prospectus(&test, &["integrity", "--tenant", "demo"]).await;
     assert!(text.code == 0 && text.stdout.contains("everything is as it should be"), "{text:?}");
@@ -127,12 +131,12 @@ async fn what_was_changed_behind_the_systems_back_is_found() {
         (
             "UPDATE read_1.companies SET domain = 'www.acme.example' WHERE domain = 'acme.example'".into(),
             "UPDATE read_1.companies SET domain = 'acme.example' WHERE domain = 'www.acme.example'".into(),
-            vec![("link_shown_wrong", 1), ("domain_wrong", 1), ("row_differs", 1)],
+            vec![("link_shown_wrong", 2), ("domain_wrong", 1), ("row_differs", 1)], // Ada's row and that of the merged one's prospect
             None,
         ),
         (
             "UPDATE read_1.companies SET additional_domains = '[\"gmail.com\"]' WHERE domain = 'acme.example'".into(),
-            "UPDATE read_1.companies SET additional_domains = '[\"acme.co.uk\"]' WHERE domain = 'acme.example'".into(),
+            "UPDATE read_1.companies SET additional_domains = '[\"acme.co.uk\", \"twin.example\"]' WHERE domain = 'acme.example'".into(),
             vec![("domain_of_no_company", 1), ("row_differs", 1)],
             None,
         ),
@@ -150,6 +154,12 @@ async fn what_was_changed_behind_the_systems_back_is_found() {
             Some(vec![("reference_twice", 1), ("claim_missing", 1)]),
         ),
         (
+            format!("UPDATE read_1.companies SET merged_into = '{nobody}' WHERE name = 'Twin'"),
+            format!("UPDATE read_1.companies SET merged_into = '{acme}' WHERE name = 'Twin'"),
+            vec![("link_missing", 1), ("link_shown_wrong", 1), ("row_differs", 1)],
+            None,
+        ),
+        (
             format!("CREATE TABLE public.kept AS SELECT * FROM read_1.company_prospect WHERE row_id = '{ada}';
                      DELETE FROM read_1.company_prospect WHERE row_id = '{ada}'"),
             "INSERT INTO read_1.company_prospect SELECT * FROM public.kept; DROP TABLE public.kept".into(),
@@ -164,8 +174,8 @@ async fn what_was_changed_behind_the_systems_back_is_found() {
             None,
         ),
         (
-            format!("UPDATE log.events SET sequence = 5 WHERE aggregate_id = '{acme}'"),
-            format!("UPDATE log.events SET sequence = 1 WHERE aggregate_id = '{acme}'"),
+            format!("UPDATE log.events SET sequence = 5 WHERE aggregate_id = '{ada}'"),
+            format!("UPDATE log.events SET sequence = 1 WHERE aggregate_id = '{ada}'"),
             vec![("history_broken", 1), ("row_differs", 1)],
             None,
         ),

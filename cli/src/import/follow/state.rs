@@ -74,6 +74,9 @@ impl State {
             }
         }
         let appended = OpenOptions::new().append(true).create(true).mode(0o600).open(&appended).with_context(about)?;
+        // Two at once would write over each other's files.
+        let held = appended.try_lock();
+        held.map_err(|_| anyhow::anyhow!("{} is in use by another run: end that first", about()))?;
         let state = Self { file: file.to_owned(), progress, fresh, appended };
         state.save()?;
         Ok(state)
@@ -277,6 +280,7 @@ mod tests {
         state.merge(&HashSet::from(["b".to_owned()])).expect("merged");
         assert_eq!(known(&state).len(), 3, "what is gone is forgotten");
         assert!(State::open(&file, "another").is_err(), "the state of another table");
+        assert!(State::open(&file, "a table").is_err(), "two at once");
 
         use std::os::unix::fs::PermissionsExt as _;
         for ending in ["", ".ids", ".new"] {
