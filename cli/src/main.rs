@@ -3,6 +3,9 @@
 //!
 //! To add a command: a file with its `Args` and its `run`, a variant here, a line in `run`.
 
+mod domains;
+mod import;
+mod integrity;
 mod keys;
 mod log;
 mod migrate;
@@ -41,6 +44,10 @@ enum Command {
     #[command(subcommand)]
     SqlRoles(sql_roles::Command),
     Status(status::Args),
+    Integrity(integrity::Args),
+    #[command(subcommand)]
+    Domains(domains::Command),
+    Import(Box<import::Args>),
     #[command(subcommand)]
     Log(log::Command),
 }
@@ -55,13 +62,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
-    let primary = primary::Primary::new(cli.primary_url.as_ref())?;
+    // Not every command works on the primary.
+    let primary = || primary::Primary::new(cli.primary_url.as_ref());
     match &cli.command {
-        Command::Migrate(args) => migrate::run(args, &primary).await,
-        Command::Tenants(command) => tenants::run(command, &primary).await,
-        Command::Keys(command) => keys::run(command, &primary).await,
-        Command::SqlRoles(command) => sql_roles::run(command, &primary).await,
-        Command::Status(args) => status::run(args, &primary).await,
-        Command::Log(command) => log::run(command, &primary).await,
+        Command::Migrate(args) => migrate::run(args, &primary()?).await,
+        Command::Tenants(command) => tenants::run(command, &primary()?).await,
+        Command::Keys(command) => keys::run(command, &primary()?).await,
+        Command::SqlRoles(command) => sql_roles::run(command, &primary()?).await,
+        Command::Status(args) => status::run(args, &primary()?).await,
+        Command::Integrity(args) => integrity::run(args, &primary()?).await,
+        Command::Domains(command) => Ok(domains::run(command)),
+        Command::Import(args) => import::run(args).await,
+        Command::Log(command) => log::run(command, &primary()?).await,
     }
 }

@@ -22,6 +22,11 @@ impl Output {
         Self { json, text, well: true }
     }
 
+    /// All is well, and what there was to say is printed already.
+    pub fn printed() -> Self {
+        Self::new(Value::Null, String::new())
+    }
+
     /// Rows as a list of objects, or as a table.
     pub fn rows(columns: &[&str], rows: &[Vec<Value>]) -> Self {
         let object = |row: &Vec<Value>| -> Value {
@@ -37,7 +42,7 @@ impl Output {
 
     /// Prints it and says how the process ends.
     pub fn print(&self, as_json: bool) -> ExitCode {
-        let text = if as_json { format!("{}\n", self.json) } else { self.text.clone() };
+        let text = if as_json && !self.json.is_null() { format!("{}\n", self.json) } else { self.text.clone() };
         // Whoever reads may have gone away (`| head`); there is nobody left to tell.
         let _ = std::io::stdout().write_all(text.as_bytes());
         if self.well { ExitCode::SUCCESS } else { ExitCode::FAILURE }

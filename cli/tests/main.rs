@@ -1,6 +1,7 @@
 //! `prospectus` as an operator runs it, against a real server.
 
 mod access;
+mod domains;
 mod log;
 mod program;
 mod status;

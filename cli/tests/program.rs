@@ -67,6 +67,9 @@ fn every_command_has_an_example_in_its_help() {
         "sql-roles list",
         "sql-roles revoke",
         "log new-epoch",
+        "integrity",
+        "domains explain",
+        "import",
     ] {
         let arguments: Vec<String> = command.split(' ').chain(["--help"]).map(ToOwned::to_owned).collect();
         let help = run(None, &arguments);

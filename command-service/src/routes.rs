@@ -2,6 +2,7 @@
 
 mod batch;
 mod companies;
+mod domains;
 mod imports;
 mod prospects;
 mod schema;
@@ -43,6 +44,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::restore))
         .routes(routes!(prospects::assign))
         .routes(routes!(batch::batch))
+        .routes(routes!(domains::explain))
         .routes(routes!(imports::create, imports::list))
         .routes(routes!(imports::show))
         .routes(routes!(imports::rows))

@@ -14,3 +14,4 @@ pub mod postgres;
 pub mod problem;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

@@ -1,15 +1,14 @@
 //! Connections to PostgreSQL: one parsed address with its TLS, from which single connections and bounded pools are made.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::tls::Roots;
 
 /// The part of a connection that must be driven for the client to make progress.
 pub type Connection = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
@@ -159,29 +158,8 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 fn tls(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
-    let mut roots = rustls::RootCertStore::empty();
-    match std::env::var_os("PROSPECTUS_TLS_ROOT_FILE") {
-        Some(path) => {
-            let certificates =
-                CertificateDer::pem_file_iter(&path).map_err(|error| DatabaseError::Roots(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| DatabaseError::Roots(error.to_string()))?;
-                roots.add(certificate).map_err(|error| DatabaseError::Roots(error.to_string()))?;
-            }
-        }
-        None if mode == SslMode::Disable => {}
-        None => {
-            for certificate in rustls_native_certs::load_native_certs().certs {
-                // The system's store may hold certificates that rustls does not take; the rest still count.
-                let _ = roots.add(certificate);
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| DatabaseError::Roots(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    let roots = if mode == SslMode::Disable { Roots::OnlyFile } else { Roots::FileOrSystem };
+    crate::tls::client_config(roots)
+        .map(MakeRustlsConnect::new)
+        .map_err(|error| DatabaseError::Roots(error.to_string()))
 }

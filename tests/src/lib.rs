@@ -266,3 +266,73 @@ pub async fn read_tables_equal_the_log(test: &TestStack) {
     let claims = projector::verify::verify_claims(&log, &keyring).await.expect("claims can be read");
     assert_eq!(claims.differences, 0, "{:#?}", claims.first);
 }
+
+/// What a run of `prospectus` answered.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// What it printed, as JSON.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// `prospectus`, to be started with the environment that it has on the stack, and nothing else of ours.
+///
+/// # Panics
+/// If this test does not know where it lies.
+pub fn prospectus(test: &TestStack, arguments: &[&str]) -> tokio::process::Command {
+    let own = std::env::current_exe().expect("this test's own path");
+    let directory = std::env::var_os("PROSPECTUS_BIN_DIR")
+        .map_or_else(|| own.ancestors().nth(2).expect("tests lie in target/release/deps").to_owned(), PathBuf::from);
+    let mut command = tokio::process::Command::new(directory.join("prospectus"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PROSPECTUS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("PROSPECTUS_PRIMARY_URL", test.stack.superuser_url(Part::Primary))
+        .env("PROSPECTUS_COMMAND_URL", test.stack.url(Part::CommandService(1)))
+        .env("PROSPECTUS_API_KEY", test.stack.api_key())
+        .env("PROSPECTUS_KEYRING_FILE", test.directory().join("keyring"))
+        .args(arguments)
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs `prospectus` to its end.
+///
+/// # Panics
+/// If it cannot be started.
+pub async fn run_prospectus(test: &TestStack, arguments: &[&str]) -> Ran {
+    ran(prospectus(test, arguments)).await
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// If it cannot be started.
+pub async fn ran(mut command: tokio::process::Command) -> Ran {
+    let output = command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await
+        .expect("the program runs: `cargo build --release --bins`");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}

@@ -184,6 +184,15 @@ async fn a_wrong_command_gets_a_problem_and_nothing_is_written() {
             b"a,b".to_vec(),
             (415, "unsupported_media_type", &[]),
         ),
+        (Method::POST, "/v1/domains/explain", vec![], b"{}".to_vec(), (422, "invalid_fields", &["/input"])),
+        (
+            Method::POST,
+            "/v1/domains/explain",
+            vec![],
+            br#"{"input": 7, "colour": "red"}"#.to_vec(),
+            (422, "invalid_fields", &["/colour", "/input"]),
+        ),
+        (Method::POST, "/v1/domains/explain", vec![], large.clone().into(), (413, "body_too_large", &[])),
     ];
     let description = client.get_from(&test.stack.url(Part::CommandService(1)), "/openapi.json").await.json;
     for (method, path, headers, body, expected) in cases {
@@ -210,6 +219,9 @@ async fn a_wrong_command_gets_a_problem_and_nothing_is_written() {
         let other = test.client_with(&key(&log, role).await);
         let answer = other.command(Method::POST, "/v1/companies", &json!({"name": "A"})).await;
         assert_problem(role, &answer, (403, "forbidden", &[]));
+        // Asking where an address leads changes nothing: whoever may read may ask.
+        let answer = other.command(Method::POST, "/v1/domains/explain", &json!({"input": "ada@Mail.Acme.co.uk"})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["domain"]), (200, &json!("acme.co.uk")), "{answer:?}");
     }
     assert_eq!(head(&log).await, before, "nothing was written");
 

@@ -127,6 +127,49 @@ pub(super) struct AssignFields {
     company_id: Option<uuid::Uuid>,
 }
 
+/// What is to be explained.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what domains::explain takes")]
+pub(super) struct ExplainFields {
+    /// An e-mail address, a URL or a host.
+    input: String,
+}
+
+/// How an input leads to a company's domain, or why it leads to none.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes domain::value::company_domain::Explanation")]
+pub(super) struct ExplanationBody {
+    /// As it was sent.
+    input: String,
+    /// The company's domain; null where it leads to none.
+    domain: Option<String>,
+    /// Only where it leads to none: why.
+    #[schema(nullable = false)]
+    reason: Option<ExplanationReason>,
+    /// What was done, in order.
+    steps: Vec<ExplanationStep>,
+}
+
+/// Why an input leads to no company's domain.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes domain::Invalid")]
+pub(super) struct ExplanationReason {
+    /// For programs: `free_mail`, `disposable_mail`, `shared_host`, `public_suffix`, `ip_address`, `invalid_domain`, `empty`, `too_long`.
+    code: String,
+    /// For people.
+    detail: String,
+}
+
+/// One step of an explanation.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes domain::value::company_domain::Explanation")]
+pub(super) struct ExplanationStep {
+    /// `trimmed`, `after_last_at` or `host_of_url`, `ascii_lower_case`, `without_www`, `registrable_domain`, `owner`, `suspicion`.
+    step: String,
+    /// What it led to.
+    result: String,
+}
+
 macro_rules! schema_of_fields {
     ($name:ident, $fields:path) => {
         impl PartialSchema for $name {

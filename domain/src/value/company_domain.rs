@@ -1,6 +1,8 @@
 //! Whether a domain is a company's own (`fields.md`, "Which domain keys a company"): mail hosts that everybody uses, throw-away mail
 //! hosts and hosts of other people's pages make no company.
 
+use serde_json::{Value, json};
+
 use super::domain_name::Form;
 use super::{Domain, DomainOfHost};
 use crate::field_error::Invalid;
@@ -37,6 +39,20 @@ pub struct Explanation {
     pub steps: Vec<(&'static str, String)>,
     /// The company's domain, or what is wrong with the input.
     pub outcome: Result<Domain, Invalid>,
+}
+
+impl Explanation {
+    /// As it is told: `{"input", "domain" (null where it leads to none), "reason"? {"code", "detail"}, "steps": [{"step", "result"}]}`.
+    pub fn to_json(&self, input: &str) -> Value {
+        let steps: Vec<Value> =
+            self.steps.iter().map(|(step, result)| json!({"step": step, "result": result})).collect();
+        let mut told = json!({"input": input, "domain": self.outcome.as_ref().ok()});
+        if let Err(invalid) = &self.outcome {
+            told["reason"] = json!({"code": invalid.code, "detail": invalid.detail});
+        }
+        told["steps"] = steps.into();
+        told
+    }
 }
 
 /// Explains where an input leads.

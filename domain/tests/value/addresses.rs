@@ -115,6 +115,21 @@ fn a_domain_is_explained_step_by_step() {
 }
 
 #[test]
+fn an_explanation_is_told_with_its_reason() {
+    let told = |input: &str| company_domain::explain(input).to_json(input);
+    let company = told("https://www.Acme.co.uk/about");
+    assert_eq!(
+        (company["input"].as_str(), company["domain"].as_str()),
+        (Some("https://www.Acme.co.uk/about"), Some("acme.co.uk"))
+    );
+    assert!(company.get("reason").is_none(), "{company}");
+    assert_eq!(company["steps"][1], serde_json::json!({"step": "host_of_url", "result": "www.Acme.co.uk"}));
+    let nobody = told("ada@gmail.com");
+    assert_eq!((nobody["domain"].is_null(), nobody["reason"]["code"].as_str()), (true, Some("free_mail")));
+    assert!(nobody["reason"]["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+}
+
+#[test]
 fn the_host_is_kept_beside_its_domain() {
     for (input, host, says_more) in [
         ("https://www.Sales.Acme.co.uk/", "www.sales.acme.co.uk", true),
