@@ -4,6 +4,7 @@ mod batch;
 mod companies;
 mod imports;
 mod prospects;
+mod reviews;
 mod schema;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::update, prospects::delete))
         .routes(routes!(prospects::restore))
         .routes(routes!(prospects::assign))
+        .routes(routes!(reviews::resolve))
         .routes(routes!(batch::batch))
         .routes(routes!(imports::create, imports::list))
         .routes(routes!(imports::show))
