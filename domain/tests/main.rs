@@ -5,6 +5,7 @@ mod contract;
 mod merge;
 mod properties;
 mod prospect;
+mod reviews;
 mod value;
 
 use domain::{Context, FieldErrors};

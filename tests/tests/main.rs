@@ -12,6 +12,7 @@ mod real_data;
 mod receipts;
 mod relay;
 mod replicas;
+mod reviews;
 mod seeing;
 mod shutdown;
 mod slow_clients;
