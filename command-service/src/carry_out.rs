@@ -184,6 +184,7 @@ impl Service {
             }
             Operation::MergeCompany(id, merge) => executors.merge(id, merge.into, &request).await.map(Done::changed),
             Operation::UnmergeCompany(id) => executors.unmerge(id, &request).await.map(Done::changed),
+            Operation::Resolve(id, resolve) => executors.resolve(id, resolve, &request).await.map(Done::changed),
             Operation::Prospect(Target::New, command) => {
                 let created = executors.prospects.create(Uuid::now_v7(), command, &request).await;
                 let answer = created.map_err(|error| not_carried_out(error, prospect_error))?;

@@ -14,6 +14,7 @@ pub mod merge;
 pub mod operation;
 pub mod problems;
 pub mod relay;
+mod review;
 pub mod routes;
 
 use std::pin::pin;

@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use domain::company::{AddSocialMedia, MergeInto, RegisterCompany, UpdateCompany};
 use domain::prospect::{AssignProspect, RegisterProspect, UpdateProspect};
+use domain::review::Resolve;
 use domain::{CompanyCommand, FieldErrors, ProspectCommand};
 use http::Method;
 use serde_json::{Map, Value};
@@ -23,6 +24,8 @@ pub enum Operation {
     UnmergeCompany(Uuid),
     /// On a prospect.
     Prospect(Target, ProspectCommand),
+    /// On whichever record is in review.
+    Resolve(Uuid, Resolve),
 }
 
 /// Which record.
@@ -54,6 +57,7 @@ pub fn name(method: &Method, path: &str) -> &'static str {
         ("DELETE", ["prospects", _]) => "prospect.delete",
         ("POST", ["prospects", _, "restore"]) => "prospect.restore",
         ("POST", ["prospects", _, "assign"]) => "prospect.assign",
+        ("POST", ["reviews", _, "resolve"]) => "review.resolve",
         _ => UNKNOWN,
     }
 }
@@ -91,10 +95,12 @@ impl Operation {
             },
             ["prospects", id, "restore"] if method == Method::POST => Self::prospect(id, ProspectCommand::Restore),
             ["prospects", id, "assign"] if method == Method::POST => Self::assign_prospect(id, body),
+            ["reviews", id, "resolve"] if method == Method::POST => Self::resolve_review(id, body),
             ["companies" | "prospects"]
             | ["companies", _, "restore" | "merge" | "unmerge" | "social-media"]
             | ["companies", _, "social-media", _]
-            | ["prospects", _, "restore" | "assign"] => Err(no_method()),
+            | ["prospects", _, "restore" | "assign"]
+            | ["reviews", _, "resolve"] => Err(no_method()),
             _ => Err(Problem::new(Code::NotFound, "there is no such path; /docs lists them all")),
         }
     }
@@ -190,6 +196,14 @@ impl Operation {
         Ok(Self::Prospect(Target::Existing(uuid(id)?), command))
     }
 
+    /// `POST /v1/reviews/{id}/resolve`
+    ///
+    /// # Errors
+    /// `invalid_fields`, `not_found`
+    pub fn resolve_review(id: &str, body: Object) -> Result<Self, Problem> {
+        Ok(Self::Resolve(uuid(id)?, valid(Resolve::parse(Value::Object(body)))?))
+    }
+
     /// What must happen in the order in which it was asked for.
     pub fn order(&self) -> Order {
         match self {
@@ -214,6 +228,7 @@ impl Operation {
             }
             Self::MergeCompany(..)
             | Self::UnmergeCompany(_)
+            | Self::Resolve(..)
             | Self::Company(_, CompanyCommand::Delete | CompanyCommand::Restore)
             | Self::Prospect(_, ProspectCommand::Delete | ProspectCommand::Restore) => Order::Everything,
             Self::Company(Target::Existing(id), _) | Self::Prospect(Target::Existing(id), _) => {
@@ -256,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_a_command_has_a_name_and_nothing_else_has() {
         let id = Uuid::nil();
-        let nouns = ["companies", "prospects", "batch", "nothing"];
+        let nouns = ["companies", "prospects", "reviews", "batch", "nothing"];
         let ends = [
             "",
             "/{id}",
@@ -266,6 +281,7 @@ mod tests {
             "/{id}/assign",
             "/{id}/social-media",
             "/{id}/social-media/{id}",
+            "/{id}/resolve",
             "/{id}/x",
         ];
         let mut names = Vec::new();
@@ -279,9 +295,9 @@ mod tests {
                 names.extend(command.then(|| name(&method, &path)));
             }
         }
-        assert_eq!(names.len(), 13);
+        assert_eq!(names.len(), 14);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 13, "no two have one name");
+        assert_eq!(names.len(), 14, "no two have one name");
     }
 }

@@ -40,6 +40,10 @@ pub fn company_error(error: CompanyError) -> Problem {
             let detail = "the merge cannot be undone: fields that it filled were changed since";
             Problem::new(Code::Conflict, detail).errors(fields.into_iter().map(changed).collect())
         }
+        CompanyError::NotInReview => Problem::new(
+            Code::NotInReview,
+            "the company is not in review: it looked like no other one, or that was decided already",
+        ),
         CompanyError::AlreadyRegistered => Problem::new(Code::Conflict, "the company is registered already"),
         CompanyError::Fields(errors) => field_errors(errors),
     }
@@ -93,8 +97,61 @@ pub fn prospect_error(error: ProspectError) -> Problem {
     match error {
         ProspectError::NotFound => Problem::not_found(),
         ProspectError::Deleted => deleted("prospect"),
+        ProspectError::NotInReview { company_id: Some(company_id) } => {
+            let detail = format!(
+                "the prospect is not in review: it has company {company_id}; POST /v1/prospects/{{id}}/assign gives it another one"
+            );
+            Problem::new(Code::NotInReview, detail).member("company_id", company_id.to_string())
+        }
+        ProspectError::NotInReview { company_id: None } => Problem::new(
+            Code::NotInReview,
+            "the prospect is not in review: it was left alone; POST /v1/prospects/{id}/assign still gives it a company",
+        ),
         ProspectError::AlreadyRegistered => Problem::new(Code::Conflict, "the prospect is registered already"),
         ProspectError::Fields(errors) => field_errors(errors),
+    }
+}
+
+/// A resolution that the record in review does not take.
+pub fn not_for_this_record(what: &str, instead: &str) -> Problem {
+    let error = FieldProblem {
+        pointer: String::new(),
+        code: "other_resolution".to_owned(),
+        detail: format!("the review is about a {what}: {instead} resolves it"),
+    };
+    Problem::new(Code::InvalidFields, format!("a {what} in review takes {instead}")).errors(vec![error])
+}
+
+/// Why the company that a resolution asks for cannot be made.
+pub fn of_create(error: CompanyError) -> Problem {
+    match error {
+        CompanyError::Fields(FieldErrors(mut errors)) => {
+            errors.iter_mut().for_each(|error| error.pointer.insert_str(0, "/create"));
+            field_errors(FieldErrors(errors))
+        }
+        error => company_error(error),
+    }
+}
+
+/// Why a prospect in review cannot be assigned to `company_id`.
+pub fn to_assign(company_id: Uuid, why: CompanyError) -> Problem {
+    match why {
+        CompanyError::Merged { into } => {
+            let detail = format!("the company {company_id} was merged into {into}; assign to that one");
+            Problem::new(Code::Merged, detail).member("merged_into", into.to_string())
+        }
+        CompanyError::Deleted => Problem::new(
+            Code::Deleted,
+            format!("the company {company_id} is deleted; restore it first, or assign to another"),
+        ),
+        _ => {
+            let error = FieldProblem {
+                pointer: "/assign/company_id".to_owned(),
+                code: "no_such_company".to_owned(),
+                detail: "must be the id of a company that is there".to_owned(),
+            };
+            Problem::new(Code::InvalidFields, format!("there is no company {company_id}")).errors(vec![error])
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod companies;
 mod domains;
 mod imports;
 mod prospects;
+mod reviews;
 mod schema;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::update, prospects::delete))
         .routes(routes!(prospects::restore))
         .routes(routes!(prospects::assign))
+        .routes(routes!(reviews::resolve))
         .routes(routes!(batch::batch))
         .routes(routes!(domains::explain))
         .routes(routes!(imports::create, imports::list))

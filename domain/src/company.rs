@@ -9,13 +9,13 @@ mod state;
 
 pub use command::{AddSocialMedia, CompanyCommand, RegisterCompany, UpdateCompany};
 pub use event::{CompanyDeleted, CompanyDomainChanged, CompanyEvent, CompanyProfileUpdated, CompanyRegistered};
-pub use event::{CompanyRestored, CompanySocialMediaRemoved};
+pub use event::{CompanyRestored, CompanyReviewResolved, CompanySocialMediaRemoved};
 pub use import::{
     Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms,
 };
 pub use import::{Undo, take_in, undo};
 pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, STANDS_FOR_MAX};
-pub use merge::{MergeInto, merge, unmerge};
+pub use merge::{MergeInto, merge, merge_in_review, unmerge};
 pub use state::Company;
 
 use uuid::Uuid;
@@ -63,6 +63,9 @@ pub enum CompanyError {
     /// It has no such entry.
     #[error("the company has no such social media entry")]
     SocialMediaNotFound,
+    /// Nobody has to decide about it.
+    #[error("the company is not in review")]
+    NotInReview,
     /// The command's fields do not fit the company.
     #[error("{0}")]
     Fields(FieldErrors),

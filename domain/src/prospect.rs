@@ -8,13 +8,15 @@ mod import;
 mod personal_profile;
 mod state;
 
-pub use command::{AssignProspect, ProspectCommand, RegisterProspect, UpdateProspect};
-pub use event::ProspectRestored;
+pub use command::{AssignProspect, ProspectCommand, RegisterProspect, ResolveProspect, UpdateProspect};
 pub use event::{ProspectAssigned, ProspectDeleted, ProspectEvent, ProspectProfileUpdated, ProspectRegistered};
+pub use event::{ProspectRestored, ProspectReviewResolved};
 pub use import::{KnownAs, PersonalImported, ProspectImportUndone, ProspectImported, ProspectSaid, identifies};
 pub use import::{take_in, undo, unidentified};
 pub use personal_profile::{PersonalChanges, PersonalProfile};
 pub use state::Prospect;
+
+use uuid::Uuid;
 
 use crate::field::{Field, JsonType, Schema};
 use crate::field_error::FieldErrors;
@@ -33,6 +35,12 @@ pub enum ProspectError {
     /// It is deleted: only restoring it is possible.
     #[error("the prospect is deleted")]
     Deleted,
+    /// Nobody has to decide about it.
+    #[error("the prospect is not in review")]
+    NotInReview {
+        /// The company that it has; none if it was left alone without one.
+        company_id: Option<Uuid>,
+    },
     /// The command's fields do not fit the prospect.
     #[error("{0}")]
     Fields(FieldErrors),

@@ -20,6 +20,8 @@ const COMPANY_SAMPLES: &[(&str, &str)] = &[
         r#"{"social_media_id":"01900000-0000-7000-8000-000000000001","platform":"X","url":"https://x.com/acme"}"#,
     ),
     ("CompanySocialMediaRemoved", r#"{"social_media_id":"01900000-0000-7000-8000-000000000001"}"#),
+    ("CompanyReviewResolved", r#"{"resolution":"left_alone"}"#),
+    ("CompanyReviewResolved", r#"{"resolution":"merged","into":"01900000-0000-7000-8000-00000000000a"}"#),
     ("CompanyDeleted", "{}"),
     ("CompanyRestored", "{}"),
 ];
@@ -39,6 +41,9 @@ const PROSPECT_SAMPLES: &[(&str, &str)] = &[
     ),
     ("ProspectAssigned", r#"{"company_id":"01900000-0000-7000-8000-00000000000a"}"#),
     ("ProspectAssigned", r#"{"company_id":null}"#),
+    ("ProspectReviewResolved", r#"{"resolution":"assigned","company_id":"01900000-0000-7000-8000-00000000000a"}"#),
+    ("ProspectReviewResolved", r#"{"resolution":"created","company_id":"01900000-0000-7000-8000-00000000000a"}"#),
+    ("ProspectReviewResolved", r#"{"resolution":"left_alone"}"#),
     ("ProspectDeleted", "{}"),
     ("ProspectRestored", "{}"),
 ];

@@ -6,6 +6,7 @@ mod imports;
 mod merge;
 mod properties;
 mod prospect;
+mod reviews;
 mod value;
 
 use domain::{Context, FieldErrors};

@@ -285,6 +285,53 @@ impl<R: Record> Executor<R> {
         Err(ExecuteError::Refused(Refused::Overloaded))
     }
 
+    /// Carries out a command on record `id` together with the one that makes a new record of another sort with the fresh id `new_id`: both
+    /// or neither. The answer speaks of the record `id`, with `details`; the events of the new one stand before its own. What
+    /// the record's events require of the new one needs nobody else's claim.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`]; the outer error is of the record `id`, `Err` inside it of the new one.
+    pub async fn execute_and_create<S: Record>(
+        &self,
+        (id, command): (Uuid, R::Command),
+        others: &Executor<S>,
+        (new_id, new_command): (Uuid, S::Command),
+        request: &Request,
+        details: Map<String, Value>,
+    ) -> Result<Result<Answer, S::Error>, ExecuteError<R::Error>> {
+        let _turn = self.turn(id, request.deadline).await.map_err(ExecuteError::Refused)?;
+        let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
+        for _ in 0..ATTEMPTS {
+            // Always from the log, as for two records of one sort.
+            let loaded = self.load(id, request).await?;
+            let decided = check_if_match(&loaded, request)
+                .and_then(|()| loaded.state.decide(command.clone(), &context).map_err(ExecuteError::Domain));
+            let events = match decided {
+                Ok(events) => events,
+                Err(error) => return self.first_answer(id, request, error).await.map(Ok),
+            };
+            let new_events = match S::default().decide(new_command.clone(), &context) {
+                Ok(new_events) => new_events,
+                Err(error) => return Ok(Err(error)),
+            };
+            let mut append = empty_append(id, request);
+            append.answer.version = loaded.version + i64::try_from(events.len()).expect("a command has few events");
+            append.answer.details = details.clone();
+            others.add_record(&mut append, new_id, &nothing(), new_events, request)?;
+            self.add_record(&mut append, id, &loaded, events, request)?;
+            let Append { require, take, .. } = &mut append;
+            require.retain(|required| !take.contains(required));
+            let outcome = self.hand_in(append, request).await;
+            self.kept.remove(&(request.tenant_id, id));
+            match outcome {
+                Err(Refused::Conflict) => metrics::counter!("prospectus_command_conflicts_total").increment(1),
+                Err(refused) => return Err(ExecuteError::Refused(refused)),
+                Ok(answer) => return Ok(Ok(answer)),
+            }
+        }
+        Err(ExecuteError::Refused(Refused::Overloaded))
+    }
+
     /// A command that was carried out before may be refused now; its receipt has the first answer.
     async fn first_answer(
         &self,

@@ -29,6 +29,8 @@ pub struct Folded<R> {
     pub updated_at: OffsetDateTime,
     /// Since when it is deleted, if it is.
     pub deleted_at: Option<OffsetDateTime>,
+    /// Since when it is in review by what it says itself, if it is.
+    pub review_since: Option<OffsetDateTime>,
     /// When each social media entry was added.
     pub added_at: BTreeMap<Uuid, OffsetDateTime>,
 }
@@ -73,6 +75,8 @@ impl ApplyError {
 pub trait Shown: Record {
     /// Whether it is there.
     fn status(&self) -> Status;
+    /// Whether someone should look at it, whatever other records say.
+    fn in_review(&self) -> bool;
     /// The social media entries that an event adds, those that come with a merged company included: they are this record's since then.
     fn added(event: &Self::Event) -> Vec<Uuid>;
 }
@@ -80,6 +84,10 @@ pub trait Shown: Record {
 impl Shown for Company {
     fn status(&self) -> Status {
         self.status
+    }
+
+    fn in_review(&self) -> bool {
+        self.open_review().is_some()
     }
 
     fn added(event: &CompanyEvent) -> Vec<Uuid> {
@@ -99,6 +107,10 @@ impl Shown for Company {
 impl Shown for Prospect {
     fn status(&self) -> Status {
         self.status
+    }
+
+    fn in_review(&self) -> bool {
+        self.open_review().is_some()
     }
 
     fn added(_: &ProspectEvent) -> Vec<Uuid> {
@@ -124,6 +136,7 @@ pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &Per
         created_at: event.recorded_at,
         updated_at: event.recorded_at,
         deleted_at: None,
+        review_since: None,
         added_at: BTreeMap::new(),
     });
     record.state.evolve(&read);
@@ -131,6 +144,7 @@ pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &Per
     record.position = event.position;
     record.updated_at = event.recorded_at;
     record.added_at.extend(R::added(&read).into_iter().map(|id| (id, event.recorded_at)));
+    record.review_since = record.state.in_review().then(|| record.review_since.unwrap_or(event.recorded_at));
     record.deleted_at = match record.state.status() {
         Status::Deleted => record.deleted_at.or(Some(event.recorded_at)),
         Status::Live | Status::Merged { .. } | Status::Unregistered => None,

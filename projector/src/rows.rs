@@ -1,6 +1,7 @@
 //! What the read tables show of a record: the columns of both tables and the cells of a row. No SQL here: the projection writes
 //! these cells, and the verifier compares with them.
 
+use domain::review::ReviewReason;
 use domain::{Company, Prospect, Status};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -52,6 +53,8 @@ pub const COMPANIES: Columns = &[
     ("created_at", Time),
     ("updated_at", Time),
     ("deleted_at", Time),
+    ("looks_like_company_id", Id),
+    ("review_since", Time),
 ];
 
 /// Columns of `merged_companies`.
@@ -92,6 +95,11 @@ pub const PROSPECTS: Columns = &[
     ("prospect_erased_at", Time),
     ("created_at", Time),
     ("updated_at", Time),
+    ("review", Text),
+    ("review_since", Time),
+    ("hint_name", Text),
+    ("hint_country", Text),
+    ("hint_host", Text),
 ];
 
 /// Columns of `company_prospect` that are its company's: the name there, the column of `companies`, and what it holds.
@@ -147,6 +155,11 @@ pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
         "created_at" => Cell::Time(Some(record.created_at)),
         "updated_at" => Cell::Time(Some(record.updated_at)),
         "deleted_at" => Cell::Time(record.deleted_at),
+        "looks_like_company_id" => Cell::Uuid(match company.open_review() {
+            Some(ReviewReason::LooksLike { company_id }) => Some(company_id),
+            _ => None,
+        }),
+        "review_since" => Cell::Time(record.review_since),
         field => of_profile(&profile, field, *kind),
     });
     cells.collect()
@@ -160,6 +173,7 @@ pub fn merged_company((tenant, id): Place, primary: Uuid) -> Vec<Cell> {
 /// The prospect's own part of its row. `position` and `updated_at` are the prospect's; the row's are the later of both sides'.
 pub fn prospect((tenant, id): Place, record: &Folded<Prospect>) -> Vec<Cell> {
     let prospect = &record.state;
+    let hint = &prospect.personal.company_hint;
     let (open, personal) = (object(&prospect.profile), object(&prospect.personal.fields));
     let cells = PROSPECTS.iter().map(|(column, kind)| match *column {
         "tenant_id" => Cell::Uuid(Some(tenant)),
@@ -177,6 +191,12 @@ pub fn prospect((tenant, id): Place, record: &Folded<Prospect>) -> Vec<Cell> {
         "prospect_deleted_at" => Cell::Time(record.deleted_at),
         // No event erases a person yet.
         "prospect_erased_at" => Cell::Time(None),
+        "review" if prospect.left_alone => Cell::Text(Some("left_alone".to_owned())),
+        "review" => Cell::Text(prospect.open_review().map(|reason| reason.name().to_owned())),
+        "review_since" => Cell::Time(record.review_since),
+        "hint_name" => Cell::Text(hint.name.as_ref().map(|name| name.as_str().to_owned())),
+        "hint_country" => Cell::Text(hint.country.as_ref().map(|country| country.as_str().to_owned())),
+        "hint_host" => Cell::Text(hint.host.as_ref().map(|host| host.as_str().to_owned())),
         "prospect_country" => of_profile(&open, "country", *kind),
         "job_title" | "job_title_level" | "department" => of_profile(&open, column, *kind),
         field => of_profile(&personal, field.strip_prefix("prospect_").unwrap_or(field), *kind),

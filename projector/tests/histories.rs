@@ -3,8 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::company::AddSocialMedia;
-use domain::{Company, CompanyCommand, Prospect, ProspectCommand, Status};
+use domain::company::{AddSocialMedia, CompanyReviewRequested};
+use domain::prospect::{ProspectSaid, ResolveProspect, take_in};
+use domain::review::{ProspectResolution, ReviewReason};
+use domain::value::{Country, Line};
+use domain::{
+    Company, CompanyCommand, CompanyError, ConflictRule, Context, Prospect, ProspectCommand, ProspectError, Said,
+    Status,
+};
 use event_store::ExecuteError;
 use event_store::append::Refused;
 use projector::projection::STEP_EVENTS_MAX;
@@ -14,7 +20,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Opened, assign, register_company, register_prospect, step_to_the_end, update_company, update_prospect,
+    Opened, assign, register_company, register_prospect, request, step_to_the_end, update_company, update_prospect,
 };
 
 /// How many records of each sort a history is about.
@@ -43,6 +49,9 @@ enum CompanyAct {
     Restore,
     MergeInto(usize),
     Unmerge,
+    /// An import finds that it looks like another one.
+    LooksLike(usize),
+    LeaveAlone,
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +59,9 @@ enum ProspectAct {
     Register(Option<usize>, Value),
     Update(Value),
     Assign(Option<usize>),
+    /// A row of an import that leads to no company registers it.
+    Import(Option<ReviewReason>),
+    Resolve(Option<usize>),
     Delete,
     Restore,
 }
@@ -67,6 +79,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(CompanyAct::Restore),
         2 => (0..COMPANIES).prop_map(CompanyAct::MergeInto),
         2 => Just(CompanyAct::Unmerge),
+        2 => (0..COMPANIES).prop_map(CompanyAct::LooksLike),
+        1 => Just(CompanyAct::LeaveAlone),
     ];
     let assigned = || prop::option::weighted(0.8, 0..COMPANIES);
     let prospect = prop_oneof![
@@ -76,6 +90,9 @@ fn act() -> impl Strategy<Value = Act> {
         }),
         3 => prospect_fields().prop_map(ProspectAct::Update),
         3 => assigned().prop_map(ProspectAct::Assign),
+        2 => prop::sample::select(vec![None, Some(ReviewReason::NameOnly), Some(ReviewReason::SuspiciousDomain)])
+            .prop_map(ProspectAct::Import),
+        2 => prop::option::weighted(0.4, 0..COMPANIES).prop_map(ProspectAct::Resolve),
         1 => Just(ProspectAct::Delete),
         2 => Just(ProspectAct::Restore),
     ];
@@ -164,6 +181,7 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
                 let outcome = match act {
                     CompanyAct::MergeInto(other) => opened.merge(tenant, id, companies[other]).await,
                     CompanyAct::Unmerge => opened.unmerge(tenant, id).await,
+                    CompanyAct::LooksLike(other) => looks_like(opened, tenant, id, companies[other]).await,
                     act => {
                         let command = company_command(opened, tenant, id, act).await;
                         opened.command_company(tenant, id, command).await
@@ -172,8 +190,16 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
                 refused_by_rules_only(outcome);
             }
             Act::Prospect(number, act) => {
-                let command = prospect_command(&companies, act);
-                refused_by_rules_only(opened.command_prospect(tenant, prospects[number], command).await);
+                let id = prospects[number];
+                let outcome = match act {
+                    ProspectAct::Import(review) => import(opened, tenant, id, review).await,
+                    ProspectAct::Resolve(company) => {
+                        let command = resolution(opened, tenant, id, company.map(|number| companies[number])).await;
+                        opened.command_prospect(tenant, id, command).await
+                    }
+                    act => opened.command_prospect(tenant, id, prospect_command(&companies, act)).await,
+                };
+                refused_by_rules_only(outcome);
             }
             Act::Step(events_max) => {
                 projection.step(events_max).await.expect("a step");
@@ -190,6 +216,7 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
     prop_assert_eq!(report.position, opened.head().await);
     let claims = opened.verify_claims().await;
     prop_assert_eq!(claims.differences, 0, "{:#?}", claims.first);
+    prop_assert_eq!(in_review(opened, tenant).await, expected_in_review(opened, tenant, &companies, &prospects).await);
     prop_assert_eq!(seen(opened, tenant).await, expected(opened, tenant, &companies, &prospects).await);
     Ok(())
 }
@@ -209,7 +236,10 @@ async fn company_command(opened: &Opened, tenant: Uuid, id: Uuid, act: CompanyAc
         }
         CompanyAct::Delete => CompanyCommand::Delete,
         CompanyAct::Restore => CompanyCommand::Restore,
-        CompanyAct::MergeInto(_) | CompanyAct::Unmerge => unreachable!("they are on two companies"),
+        CompanyAct::LeaveAlone => CompanyCommand::LeaveAlone,
+        CompanyAct::MergeInto(_) | CompanyAct::Unmerge | CompanyAct::LooksLike(_) => {
+            unreachable!("they are no commands")
+        }
     }
 }
 
@@ -221,9 +251,51 @@ fn prospect_command(companies: &[Uuid], act: ProspectAct) -> ProspectCommand {
         }
         ProspectAct::Update(fields) => update_prospect(fields),
         ProspectAct::Assign(company) => assign(company.map(|number| companies[number])),
+        ProspectAct::Import(_) | ProspectAct::Resolve(_) => unreachable!("they rest on what is there"),
         ProspectAct::Delete => ProspectCommand::Delete,
         ProspectAct::Restore => ProspectCommand::Restore,
     }
+}
+
+/// An import finds that a company, if it is there and not in review, has the name of another one.
+async fn looks_like(opened: &Opened, tenant: Uuid, id: Uuid, other: Uuid) -> Result<i64, ExecuteError<CompanyError>> {
+    let decide = |company: &Company, _: &Context| {
+        let reason = ReviewReason::LooksLike { company_id: other };
+        let asked = company.status == Status::Live && company.review.is_none();
+        let event = || CompanyReviewRequested { import_id: None, reason }.into();
+        Ok((asked.then(event).into_iter().collect(), ()))
+    };
+    opened.companies.carry(id, false, &request(tenant), decide).await.map(|(answer, ())| answer.position)
+}
+
+async fn import(
+    opened: &Opened,
+    tenant: Uuid,
+    id: Uuid,
+    review: Option<ReviewReason>,
+) -> Result<i64, ExecuteError<ProspectError>> {
+    let source = Line::parse("list").expect("a line");
+    let said = Said { source, import_id: Uuid::from_u128(1), row: 1, at: None };
+    let Value::Object(members) = json!({"last_name": "Imported"}) else { unreachable!("it is an object") };
+    let mut row = ProspectSaid::parse(said, members).expect("good fields");
+    row.review = review;
+    row.hint.name = review.map(|reason| Line::parse(reason.name()).expect("a line"));
+    row.hint.country = review.map(|_| Country::parse("FR").expect("a country"));
+    row.hint.host = review.map(|_| Line::parse("gmial.com").expect("a line"));
+    let decide = |prospect: &Prospect, _: &Context| {
+        take_in(prospect, std::slice::from_ref(&row), &ConflictRule::Newest).map(|taken| (taken.events, ()))
+    };
+    opened.prospects.carry(id, false, &request(tenant), decide).await.map(|(answer, ())| answer.position)
+}
+
+/// Somebody decides about a prospect, whom he takes to be in review.
+async fn resolution(opened: &Opened, tenant: Uuid, id: Uuid, company: Option<Uuid>) -> ProspectCommand {
+    let prospect = opened.store.loader().load::<Prospect>(tenant, id).await.expect("it loads").state;
+    let resolution = match company {
+        Some(company_id) => ProspectResolution::Assigned { company_id },
+        None => ProspectResolution::LeftAlone,
+    };
+    ProspectCommand::Resolve(ResolveProspect { resolution, deleted_company: prospect.company_id })
 }
 
 fn refused_by_rules_only<E: std::error::Error>(outcome: Result<i64, ExecuteError<E>>) {
@@ -234,6 +306,52 @@ fn refused_by_rules_only<E: std::error::Error>(outcome: Result<i64, ExecuteError
         ) => {}
         Err(error) => panic!("{error}"),
     }
+}
+
+/// What is in review: its id and why, as the review queue reads it.
+async fn in_review(opened: &Opened, tenant: Uuid) -> BTreeSet<(Uuid, String)> {
+    const SQL: &str = "SELECT row_id, coalesce(review, 'company_deleted') FROM read_1.company_prospect
+        WHERE tenant_id = $1 AND prospect_id IS NOT NULL AND company_id IS NULL AND prospect_deleted_at IS NULL
+          AND coalesce(review, 'company_deleted') <> 'left_alone'
+        UNION ALL SELECT company_id, 'looks_like' FROM read_1.companies
+        WHERE tenant_id = $1 AND looks_like_company_id IS NOT NULL";
+    let rows = opened.client.query(SQL, &[&tenant]).await.expect("the rows");
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// What should be in review by these records' states.
+async fn expected_in_review(
+    opened: &Opened,
+    tenant: Uuid,
+    companies: &[Uuid],
+    prospects: &[Uuid],
+) -> BTreeSet<(Uuid, String)> {
+    let loader = opened.store.loader();
+    let mut expected = BTreeSet::new();
+    for id in companies {
+        let company = loader.load::<Company>(tenant, *id).await.expect("it loads").state;
+        if company.status == Status::Live && company.review.is_some() {
+            expected.insert((*id, "looks_like".to_owned()));
+        }
+    }
+    for id in prospects {
+        let prospect = loader.load::<Prospect>(tenant, *id).await.expect("it loads").state;
+        let mut end = prospect.company_id;
+        let mut live = false;
+        while let Some(company) = end {
+            let status = loader.load::<Company>(tenant, company).await.expect("it loads").state.status;
+            live = status == Status::Live;
+            end = if let Status::Merged { into } = status { Some(into) } else { None };
+        }
+        if prospect.status == Status::Live && !prospect.left_alone && !live {
+            let reason = match prospect.company_id {
+                Some(_) => "company_deleted",
+                None => prospect.review.map_or("no_company", ReviewReason::name),
+            };
+            expected.insert((*id, reason.to_owned()));
+        }
+    }
+    expected
 }
 
 /// A row: its own id, the company and name that it shows, the prospect that it shows, and whether that is deleted.

@@ -1,4 +1,4 @@
-//! How much speaks for two companies being one. The candidates come from indexes (`duplicate_candidates` in a generation's schema); here
+//! How much speaks for two companies being one, or for one being a prospect's. The candidates come from indexes (`duplicate_candidates` in a generation's schema); here
 //! it is weighed what they have in common.
 
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ const NAME_IN_TWO_COUNTRIES: f64 = 0.6;
 const PHONE: f64 = 0.8;
 const EMAIL_ADDRESS: f64 = 0.8;
 const DOMAIN_LABEL: f64 = 0.6;
+const EMAIL_DOMAIN: f64 = 0.95;
 
 /// One thing that a candidate has in common with the company.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +31,8 @@ pub(crate) enum Evidence {
     EmailAddress,
     /// The same name in front of another suffix: acme.com and acme.de.
     DomainLabel,
+    /// The domain of a prospect's e-mail address is the company's.
+    EmailDomain,
 }
 
 impl Evidence {
@@ -41,6 +44,7 @@ impl Evidence {
             Self::Phone => PHONE,
             Self::EmailAddress => EMAIL_ADDRESS,
             Self::DomainLabel => DOMAIN_LABEL,
+            Self::EmailDomain => EMAIL_DOMAIN,
         }
     }
 
@@ -53,6 +57,7 @@ impl Evidence {
             Self::Phone => ("same_phone", None),
             Self::EmailAddress => ("same_email_address", None),
             Self::DomainLabel => ("same_domain_label", None),
+            Self::EmailDomain => ("email_domain", None),
         };
         std::iter::once(reason).chain(and)
     }

@@ -18,6 +18,7 @@ mod problems;
 mod read;
 mod record;
 pub mod replicas;
+mod reviews;
 pub mod routes;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ mod page;
 mod projections;
 mod prospects;
 mod record;
+mod reviews;
 
 use std::sync::Arc;
 
@@ -52,6 +53,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::get::get))
         .routes(routes!(prospects::list::list))
         .routes(routes!(company_prospects::list))
+        .routes(routes!(reviews::list))
         .routes(routes!(events::list))
         .routes(routes!(projections::list))
         .split_for_parts();

@@ -6,4 +6,5 @@ mod freshness;
 mod lists;
 mod records;
 mod replicas;
+mod reviews;
 mod support;

@@ -16,6 +16,7 @@ mod real_data;
 mod receipts;
 mod relay;
 mod replicas;
+mod reviews;
 mod seeing;
 mod shutdown;
 mod slow_clients;

@@ -301,7 +301,9 @@ impl NotTaken {
         };
         let detail = match self {
             // What a server said is not for clients.
-            Self::Storage(_) | Self::Trouble(_) | Self::Command(_) => "it could not be stored: send it again in a while".to_owned(),
+            Self::Storage(_) | Self::Trouble(_) | Self::Command(_) => {
+                "it could not be stored: send it again in a while".to_owned()
+            }
             other => other.to_string(),
         };
         (code, detail)

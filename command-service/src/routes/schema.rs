@@ -92,6 +92,9 @@ pub(super) struct AnswerBody {
     /// Only where a page on social media was added: its id.
     #[schema(nullable = false)]
     social_media_id: Option<uuid::Uuid>,
+    /// Only where a company was made for a prospect in review: that company.
+    #[schema(nullable = false)]
+    company_id: Option<uuid::Uuid>,
     /// Only where a new record has a domain or a reference that a deleted one had: that one.
     #[schema(nullable = false)]
     deleted_holder: Option<uuid::Uuid>,
@@ -118,6 +121,23 @@ pub(super) struct SocialMediaFields {
 pub(super) struct MergeFields {
     /// The company that stays and stands for both.
     into: uuid::Uuid,
+}
+/// What becomes of a record in review: exactly one of these.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what domain::review::Resolve parses")]
+pub(super) struct ResolveFields {
+    /// The prospect works at this company.
+    #[schema(nullable = false)]
+    assign: Option<AssignFields>,
+    /// The prospect works at a company with these fields, which is made.
+    #[schema(nullable = false)]
+    create: Option<CompanyFields>,
+    /// The company is the same as this one.
+    #[schema(nullable = false)]
+    merge: Option<MergeFields>,
+    /// The record stays as it is; `true`.
+    #[schema(nullable = false)]
+    leave: Option<bool>,
 }
 /// Whom a prospect works for.
 #[derive(ToSchema)]

@@ -39,6 +39,8 @@ pub enum CompanyCommand {
         /// Which one.
         social_media_id: Uuid,
     },
+    /// Decide its review: it is a company of its own.
+    LeaveAlone,
     /// Delete it, softly.
     Delete,
     /// Undo the deletion; a live company stays as it is.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::field_error::{FieldErrors, Invalid};
 use crate::record::{Context, Record};
+use crate::review::CompanyResolution;
 use crate::status::Status;
 use crate::value::{AttributeChanges, Attributes, Country, Currency, DomainOfHost, SetChanges, SocialMedia};
 
@@ -29,6 +30,7 @@ pub(super) fn decide(
         (Status::Live, CompanyCommand::Restore) => Ok(Vec::new()),
         (Status::Live, CompanyCommand::Delete) => Ok(vec![CompanyDeleted {}.into()]),
         (Status::Live, CompanyCommand::Update(update)) => update_events(company, update),
+        (Status::Live, CompanyCommand::LeaveAlone) => Ok(vec![company.resolve_review(CompanyResolution::LeftAlone)?]),
         (Status::Live, CompanyCommand::AddSocialMedia(add)) => add_social_media(company, add, context),
         (Status::Live, CompanyCommand::RemoveSocialMedia { social_media_id }) => {
             if company.social_media.iter().any(|entry| entry.social_media_id == social_media_id) {

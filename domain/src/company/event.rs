@@ -12,6 +12,7 @@ use crate::claim::Claim;
 use crate::events::events;
 use crate::personal::PersonalMember;
 use crate::provenance::Said;
+use crate::review::CompanyResolution;
 use crate::value::{AttributeChanges, Attributes, Domain, ExternalRef, SetChanges, SocialMedia};
 
 events! {
@@ -39,6 +40,8 @@ events! {
         CompanyImportUndone(CompanyImportUndone) = 1,
         /// Someone should look at it.
         CompanyReviewRequested(CompanyReviewRequested) = 1,
+        /// Somebody decided its review.
+        CompanyReviewResolved(CompanyReviewResolved) = 1,
         /// It was deleted; its history stays.
         CompanyDeleted(CompanyDeleted) = 1,
         /// Its deletion was undone.
@@ -99,6 +102,14 @@ pub struct CompanyDomainChanged {
 pub struct CompanySocialMediaRemoved {
     /// Which one.
     pub social_media_id: Uuid,
+}
+
+/// Somebody decided the company's review: nobody is asked again, also where a merge that it led to is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompanyReviewResolved {
+    /// What was decided.
+    #[serde(flatten)]
+    pub resolution: CompanyResolution,
 }
 
 /// The company was deleted.

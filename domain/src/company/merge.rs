@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::decide::{DOMAIN_HOST, stands};
 use super::{ADDITIONAL_DOMAINS_MAX, Company, CompanyChanges, CompanyError, CompanyEvent};
 use crate::field_error::{FieldErrors, Invalid, pointer_to};
+use crate::review::CompanyResolution;
 use crate::status::Status;
 use crate::value::{Attributes, Domain, ExternalRef, SocialMedia};
 
@@ -281,6 +282,17 @@ impl CompanySeparated {
             absorbed.take_from(primary);
         }
     }
+}
+
+/// Merges as [`merge`] does, by which the review of `secondary` is decided.
+///
+/// # Errors
+/// As [`merge`]; also if `secondary` is not in review.
+pub fn merge_in_review(primary: (Uuid, &Company), secondary: (Uuid, &Company)) -> Result<Merge, CompanyError> {
+    let resolved = secondary.1.resolve_review(CompanyResolution::Merged { into: primary.0 })?;
+    let mut both = merge(primary, secondary)?;
+    both.secondary.insert(0, resolved);
+    Ok(both)
 }
 
 fn live(company: &Company) -> Result<(), CompanyError> {

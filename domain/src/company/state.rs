@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::merge::CompanyAbsorbed;
-use super::{CompanyCommand, CompanyError, CompanyEvent, CompanyProfile};
+use super::{CompanyCommand, CompanyError, CompanyEvent, CompanyProfile, CompanyReviewResolved};
 use crate::claim::{Claim, ClaimKey, LIVE, Match};
 use crate::provenance::{Provenance, attribute_field};
 use crate::record::{Context, Record};
-use crate::review::ReviewReason;
+use crate::review::{CompanyResolution, ReviewReason};
 use crate::status::Status;
 use crate::value::{Attributes, Domain, ExternalRef, SocialMedia, company_name, phone_number};
 
@@ -51,6 +51,20 @@ impl Company {
     /// Why it is in review, while it is.
     pub fn open_review(&self) -> Option<ReviewReason> {
         self.review.filter(|_| self.status == Status::Live)
+    }
+
+    /// What a decision about its review leads to.
+    ///
+    /// # Errors
+    /// If it is not in review.
+    pub fn resolve_review(&self, resolution: CompanyResolution) -> Result<CompanyEvent, CompanyError> {
+        match self.status {
+            Status::Live if self.review.is_some() => Ok(CompanyReviewResolved { resolution }.into()),
+            Status::Live => Err(CompanyError::NotInReview),
+            Status::Unregistered => Err(CompanyError::NotFound),
+            Status::Deleted => Err(CompanyError::Deleted),
+            Status::Merged { into } => Err(CompanyError::Merged { into }),
+        }
     }
 
     /// The companies that it stands for beside itself: merged into it, or into one of those before. Which they are stays the same while it
@@ -143,6 +157,7 @@ impl Record for Company {
                 None => self.status = Status::Deleted,
             },
             CompanyEvent::CompanyReviewRequested(requested) => self.review = Some(requested.reason),
+            CompanyEvent::CompanyReviewResolved(_) => self.review = None,
             CompanyEvent::CompanySocialMediaAdded(entry) => self.social_media.push(entry.clone()),
             CompanyEvent::CompanySocialMediaRemoved(removed) => {
                 self.social_media.retain(|entry| entry.social_media_id != removed.social_media_id);

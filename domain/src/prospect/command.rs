@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{PersonalFieldChanges, ProspectChanges};
 use crate::field_error::{FieldErrors, Invalid, pointer_to};
 use crate::profile::Hidden;
+use crate::review::ProspectResolution;
 use crate::value::{AttributesPatch, ExternalRef};
 
 /// The members of a prospect's answer that no request may send.
@@ -35,6 +36,8 @@ pub enum ProspectCommand {
     Update(UpdateProspect),
     /// Give it a company, or none.
     Assign(AssignProspect),
+    /// Decide its review.
+    Resolve(ResolveProspect),
     /// Delete it, softly.
     Delete,
     /// Undo the deletion; a live prospect stays as it is.
@@ -65,6 +68,15 @@ pub struct UpdateProspect {
 pub struct AssignProspect {
     /// The company; none takes it away.
     pub company_id: Option<Uuid>,
+}
+
+/// What is decided about a prospect in review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResolveProspect {
+    /// What.
+    pub resolution: ProspectResolution,
+    /// The company that it has and that was seen to be deleted: then it is in review although it has one.
+    pub deleted_company: Option<Uuid>,
 }
 
 impl RegisterProspect {

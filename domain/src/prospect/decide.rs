@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     PersonalChanges, PersonalFieldChanges, PersonalFields, PersonalProfile, Prospect, ProspectAssigned,
     ProspectCommand, ProspectDeleted, ProspectError, ProspectEvent, ProspectProfileUpdated, ProspectRegistered,
-    ProspectRestored, RegisterProspect, UpdateProspect,
+    ProspectRestored, ProspectReviewResolved, RegisterProspect, ResolveProspect, UpdateProspect,
 };
 use crate::field_error::{FieldErrors, Invalid};
 use crate::personal::Personal;
@@ -27,6 +27,7 @@ pub(super) fn decide(prospect: &Prospect, command: ProspectCommand) -> Result<Ve
             Ok(assigned(prospect, assign.company_id).into_iter().collect())
         }
         (Status::Live, ProspectCommand::Update(update)) => update_events(prospect, update),
+        (Status::Live, ProspectCommand::Resolve(resolve)) => resolved(prospect, resolve),
     }
 }
 
@@ -89,6 +90,15 @@ fn update_events(prospect: &Prospect, mut update: UpdateProspect) -> Result<Vec<
     }
     events.extend(update.company_id.and_then(|company_id| assigned(prospect, company_id)));
     Ok(events)
+}
+
+fn resolved(prospect: &Prospect, resolve: ResolveProspect) -> Result<Vec<ProspectEvent>, ProspectError> {
+    let company_id = prospect.company_id;
+    let without_company = company_id.is_none() || company_id == resolve.deleted_company;
+    if prospect.left_alone || !without_company {
+        return Err(ProspectError::NotInReview { company_id });
+    }
+    Ok(vec![ProspectReviewResolved { resolution: resolve.resolution }.into()])
 }
 
 fn assigned(prospect: &Prospect, company_id: Option<Uuid>) -> Option<ProspectEvent> {

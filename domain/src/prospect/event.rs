@@ -9,7 +9,7 @@ use crate::claim::{Claim, ClaimKey, LIVE};
 use crate::events::events;
 use crate::personal::{Personal, PersonalMember};
 use crate::provenance::Said;
-use crate::review::ReviewReason;
+use crate::review::{ProspectResolution, ReviewReason};
 
 events! {
     /// An event of a prospect. Erasing will come as an event of its own.
@@ -24,6 +24,8 @@ events! {
         ProspectImported(ProspectImported) = 1,
         /// An import was taken back from it.
         ProspectImportUndone(ProspectImportUndone) = 1,
+        /// Somebody decided its review.
+        ProspectReviewResolved(ProspectReviewResolved) = 1,
         /// It was deleted; its history stays.
         ProspectDeleted(ProspectDeleted) = 1,
         /// Its deletion was undone.
@@ -67,6 +69,14 @@ pub struct ProspectAssigned {
     pub company_id: Option<Uuid>,
 }
 
+/// Somebody decided the prospect's review. With a company it is the prospect's company from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProspectReviewResolved {
+    /// What was decided.
+    #[serde(flatten)]
+    pub resolution: ProspectResolution,
+}
+
 /// The prospect was deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProspectDeleted {}
@@ -75,6 +85,18 @@ pub struct ProspectDeleted {}
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProspectRestored {}
 
+impl ProspectReviewResolved {
+    /// The company that the prospect has from now on, where that was decided.
+    pub fn company_id(&self) -> Option<Uuid> {
+        match self.resolution {
+            ProspectResolution::Assigned { company_id } | ProspectResolution::Created { company_id } => {
+                Some(company_id)
+            }
+            ProspectResolution::LeftAlone => None,
+        }
+    }
+}
+
 impl ProspectEvent {
     /// A prospect is only ever given a live company.
     fn required_claim(&self) -> Option<Claim> {
@@ -82,6 +104,7 @@ impl ProspectEvent {
             Self::ProspectRegistered(registered) => registered.company_id,
             Self::ProspectAssigned(assigned) => assigned.company_id,
             Self::ProspectImported(imported) => imported.company_id,
+            Self::ProspectReviewResolved(resolved) => resolved.company_id(),
             Self::ProspectProfileUpdated(_)
             | Self::ProspectImportUndone(_)
             | Self::ProspectDeleted(_)
@@ -102,7 +125,10 @@ impl ProspectEvent {
             Self::ProspectImportUndone(undone) => {
                 undone.personal.as_mut().map(|member| member as &mut dyn PersonalMember)
             }
-            Self::ProspectAssigned(_) | Self::ProspectDeleted(_) | Self::ProspectRestored(_) => None,
+            Self::ProspectAssigned(_)
+            | Self::ProspectReviewResolved(_)
+            | Self::ProspectDeleted(_)
+            | Self::ProspectRestored(_) => None,
         }
     }
 }

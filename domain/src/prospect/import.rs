@@ -110,6 +110,9 @@ pub struct ProspectBefore {
     /// Why someone should look at it.
     #[serde(default)]
     pub review: Option<ReviewReason>,
+    /// Whether somebody looked at it and left it as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_alone: bool,
 }
 
 /// The personal part of what a prospect was. `Debug` never shows it.
@@ -320,6 +323,7 @@ impl ProspectImported {
             let stood = prospect.company_id.map(|id| Value::from(id.to_string()));
             prospect.provenance.replace(Some(said), "company_id", stood.as_ref());
             prospect.company_id = Some(company_id);
+            prospect.left_alone = false;
         }
         for (field, value) in &self.declined {
             prospect.provenance.decline(said, field, value);
@@ -388,8 +392,10 @@ pub fn undo(events: &[ProspectEvent], import_id: Uuid) -> Undo<ProspectEvent> {
         for event in &events[..begun] {
             before.evolve(event);
         }
-        let Prospect { profile, company_id, review, personal, provenance, known_as, personal_erased, .. } = before;
-        event.before = Some(ProspectBefore { profile, company_id, review });
+        let Prospect {
+            profile, company_id, review, left_alone, personal, provenance, known_as, personal_erased, ..
+        } = before;
+        event.before = Some(ProspectBefore { profile, company_id, review, left_alone });
         if !personal_erased {
             event.personal = Some(Personal::Open(PersonalBefore { profile: personal, provenance, known_as }));
         }

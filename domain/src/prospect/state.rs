@@ -35,6 +35,8 @@ pub struct Prospect {
     pub known_as: Option<KnownAs>,
     /// Why someone should look at it.
     pub review: Option<ReviewReason>,
+    /// Whether somebody looked at it and left it as it is. Holds until it is given another company, or none.
+    pub left_alone: bool,
 }
 
 impl Prospect {
@@ -46,7 +48,7 @@ impl Prospect {
     /// Why it is in review, while it is. Whether its company is still there is another record's matter.
     pub fn open_review(&self) -> Option<ReviewReason> {
         let reason = self.review.unwrap_or(ReviewReason::NoCompany);
-        (self.status == Status::Live && self.company_id.is_none()).then_some(reason)
+        (self.status == Status::Live && self.company_id.is_none() && !self.left_alone).then_some(reason)
     }
 
     /// What lists of prospects are sorted by: last, then first name in lower case; none where there is neither.
@@ -71,6 +73,13 @@ impl Prospect {
         }
     }
 
+    fn assign_by_hand(&mut self, company_id: Option<Uuid>) {
+        let stood = self.company_id.map(|id| id.to_string().into());
+        self.provenance.replace(None, "company_id", stood.as_ref());
+        self.company_id = company_id;
+        self.left_alone = false;
+    }
+
     fn go_back(&mut self, undone: &ProspectImportUndone) {
         let Some(before) = &undone.before else {
             self.status = Status::Deleted;
@@ -79,6 +88,7 @@ impl Prospect {
         self.profile = before.profile.clone();
         self.company_id = before.company_id;
         self.review = before.review;
+        self.left_alone = before.left_alone;
         match &undone.personal {
             Some(Personal::Open(personal)) => {
                 self.personal = personal.profile.clone();
@@ -158,10 +168,12 @@ impl Record for Prospect {
                 }
             }
             ProspectEvent::ProspectAssigned(assigned) => {
-                let stood = self.company_id.map(|id| id.to_string().into());
-                self.provenance.replace(None, "company_id", stood.as_ref());
-                self.company_id = assigned.company_id;
+                self.assign_by_hand(assigned.company_id);
             }
+            ProspectEvent::ProspectReviewResolved(resolved) => match resolved.company_id() {
+                None => self.left_alone = true,
+                company_id => self.assign_by_hand(company_id),
+            },
             ProspectEvent::ProspectImported(imported) => imported.apply_to(self),
             ProspectEvent::ProspectImportUndone(undone) => self.go_back(undone),
             ProspectEvent::ProspectDeleted(_) => self.status = Status::Deleted,

@@ -521,10 +521,20 @@ mod tests {
     #[test]
     fn mistyped_mail_hosts_and_unknown_suffixes_are_suspicious_and_their_neighbours_are_not() {
         let suspicion = |input: &str| DomainOfHost::of_company(input).ok().and_then(|found| found.suspicion());
-        for input in ["a@gmial.com", "a@gmal.com", "a@gmaill.com", "a@hotmial.com", "a@yahoo.cmo", "a@acme.local", "outlok.com"] {
+        for input in
+            ["a@gmial.com", "a@gmal.com", "a@gmaill.com", "a@hotmial.com", "a@yahoo.cmo", "a@acme.local", "outlok.com"]
+        {
             assert!(suspicion(input).is_some(), "{input}");
         }
-        for input in ["a@acme.com", "a@acme.co.uk", "a@acme.example", "a@snail.com", "a@yard.com", "a@gmail-tools.com", "https://cloudy.io"] {
+        for input in [
+            "a@acme.com",
+            "a@acme.co.uk",
+            "a@acme.example",
+            "a@snail.com",
+            "a@yard.com",
+            "a@gmail-tools.com",
+            "https://cloudy.io",
+        ] {
             assert_eq!(suspicion(input), None, "{input}");
         }
     }

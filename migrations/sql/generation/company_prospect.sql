@@ -44,7 +44,10 @@ CREATE TABLE {schema}.companies (
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL CHECK (updated_at >= created_at),
     deleted_at timestamptz CHECK (deleted_at >= created_at),
+    looks_like_company_id uuid,
+    review_since timestamptz CHECK (review_since >= created_at),
     PRIMARY KEY (tenant_id, company_id),
+    CHECK ((looks_like_company_id IS NULL) = (review_since IS NULL)),
     CHECK ((name IS NULL) = (name_sort IS NULL)),
     CHECK (name IS NOT NULL OR domain IS NOT NULL)
 );
@@ -87,6 +90,8 @@ COMMENT ON COLUMN {schema}.companies.merged_into IS 'The company that it was mer
 COMMENT ON COLUMN {schema}.companies.created_at IS 'Time of its first event';
 COMMENT ON COLUMN {schema}.companies.updated_at IS 'Time of its last event';
 COMMENT ON COLUMN {schema}.companies.deleted_at IS 'Set while it is deleted';
+COMMENT ON COLUMN {schema}.companies.looks_like_company_id IS 'Set while the company is in review: the one whose name it has in the same country';
+COMMENT ON COLUMN {schema}.companies.review_since IS 'Since when it is in review';
 
 CREATE TABLE {schema}.merged_companies (
     tenant_id uuid NOT NULL,
@@ -152,7 +157,13 @@ CREATE TABLE {schema}.company_prospect (
     prospect_erased_at timestamptz,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL CHECK (updated_at >= created_at),
+    review text COLLATE "C" CHECK (review IN ('no_company', 'name_only', 'suspicious_domain', 'left_alone')),
+    review_since timestamptz CHECK (review_since >= prospect_created_at),
+    hint_name text CHECK (length(hint_name) <= 255),
+    hint_country text COLLATE "C" CHECK (hint_country ~ '^[A-Z]{2}$'),
+    hint_host text CHECK (length(hint_host) <= 255),
     PRIMARY KEY (tenant_id, row_id),
+    CHECK (review IS NULL OR prospect_id IS NOT NULL),
     CHECK (num_nonnulls(prospect_id, prospect_version, prospect_created_at, prospect_updated_at) IN (0, 4)),
     CHECK (num_nonnulls(company_id, company_version, company_created_at, company_updated_at) IN (0, 4)),
     CHECK (prospect_id IS NOT NULL OR company_id = row_id),
@@ -211,6 +222,11 @@ COMMENT ON COLUMN {schema}.company_prospect.prospect_deleted_at IS 'Set while it
 COMMENT ON COLUMN {schema}.company_prospect.prospect_erased_at IS 'Set when the person was erased';
 COMMENT ON COLUMN {schema}.company_prospect.created_at IS 'The prospect''s, or the company''s in its own row: a list''s sort key is never null';
 COMMENT ON COLUMN {schema}.company_prospect.updated_at IS 'The later of the prospect''s and the company''s change that the row shows';
+COMMENT ON COLUMN {schema}.company_prospect.review IS 'Why the prospect is in review where it was given no company, or left_alone. In review is a prospect that is not deleted, shows no company_id and was not left alone; one that was given a company is in review while that is deleted, without a reason here';
+COMMENT ON COLUMN {schema}.company_prospect.review_since IS 'Since when it is in review without having been given a company';
+COMMENT ON COLUMN {schema}.company_prospect.hint_name IS 'Personal: what an import said of a company that it led not to';
+COMMENT ON COLUMN {schema}.company_prospect.hint_country IS 'Personal: that company''s country';
+COMMENT ON COLUMN {schema}.company_prospect.hint_host IS 'Personal: the host that led to no company';
 
 ALTER TABLE {schema}.companies ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE {schema}.merged_companies ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
@@ -238,7 +254,8 @@ ALTER TABLE {schema}.company_prospect
     ALTER COLUMN prospect_city SET STATISTICS 0, ALTER COLUMN prospect_state SET STATISTICS 0,
     ALTER COLUMN prospect_zip_code SET STATISTICS 0, ALTER COLUMN prospect_phone SET STATISTICS 0,
     ALTER COLUMN prospect_mobile_phone SET STATISTICS 0, ALTER COLUMN prospect_external_refs SET STATISTICS 0,
-    ALTER COLUMN prospect_attributes SET STATISTICS 0;
+    ALTER COLUMN prospect_attributes SET STATISTICS 0, ALTER COLUMN hint_name SET STATISTICS 0,
+    ALTER COLUMN hint_country SET STATISTICS 0, ALTER COLUMN hint_host SET STATISTICS 0;
 
 -- Row-level security keeps % from using an index, so what looks like a company is looked for by functions of the owner's, which see
 -- every row and add the tenant themselves (decision 15).
@@ -328,3 +345,15 @@ $$;
 REVOKE ALL ON FUNCTION {schema}.duplicate_candidates FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION {schema}.duplicate_candidates TO prospectus_query;
 COMMENT ON FUNCTION {schema}.duplicate_candidates IS 'What speaks for a company being the same as another one of the tenant that the query role serves in this transaction, a row for each sort of evidence';
+
+-- $1 the first label of a domain, $2 most companies
+CREATE FUNCTION {schema}.own_companies_of_label(label text, companies_max integer) RETURNS TABLE (company_id uuid)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+    SELECT c.company_id FROM {schema}.companies AS c
+    WHERE c.tenant_id = access.request_tenant() AND split_part(c.domain, '.', 1) = $1
+      AND c.deleted_at IS NULL AND c.merged_into IS NULL AND c.domain IS NOT NULL
+    ORDER BY c.company_id LIMIT $2
+$$;
+REVOKE ALL ON FUNCTION {schema}.own_companies_of_label FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION {schema}.own_companies_of_label TO prospectus_query;
+COMMENT ON FUNCTION {schema}.own_companies_of_label IS 'Live companies whose domain begins with a label (acme of acme.com), of the tenant that the query role serves in this transaction';

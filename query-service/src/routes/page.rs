@@ -98,22 +98,26 @@ impl Question for Page {
     }
 
     async fn ask_state(&self, client: &mut Object, _: i32) -> Result<State, ReadError> {
-        let statement = client.prepare_cached(STATE).await?;
-        let begin = begin_bound(self.tenant);
-        let companies = self.companies();
-        let values: [&(dyn ToSql + Sync); 2] = [&self.tenant, &companies];
-        let (begun, state, ended) =
-            join!(client.batch_execute(&begin), client.query(&statement, &values), client.batch_execute("COMMIT"));
-        begun?;
-        let state = State::from_row(state?.first().ok_or(ReadError::NoGeneration)?)?;
-        ended?;
-        Ok(state)
+        state_of(client, self.tenant, self.companies()).await
     }
+}
+
+/// How far an answer would be that these companies' changes keep back, or all of the tenant's.
+pub(super) async fn state_of(client: &Object, tenant: Uuid, companies: Option<Vec<Uuid>>) -> Result<State, ReadError> {
+    let statement = client.prepare_cached(STATE).await?;
+    let begin = begin_bound(tenant);
+    let values: [&(dyn ToSql + Sync); 2] = [&tenant, &companies];
+    let (begun, state, ended) =
+        join!(client.batch_execute(&begin), client.query(&statement, &values), client.batch_execute("COMMIT"));
+    begun?;
+    let state = State::from_row(state?.first().ok_or(ReadError::NoGeneration)?)?;
+    ended?;
+    Ok(state)
 }
 
 /// How far the live generation is, and the least change of a company of the tenant's that has not reached all of its prospects'
 /// rows: of any company, or of those that the list is narrowed to.
-const STATE: &str = "-- query_service::routes::page::state
+pub(super) const STATE: &str = "-- query_service::routes::page::state
     SELECT l.generation, c.position, c.epoch,
            (SELECT min(f.position) FROM read.fanout AS f
             WHERE f.projection = l.projection AND f.generation = l.generation AND f.tenant_id = $1 /* tenant */

@@ -31,6 +31,8 @@ pub enum Code {
     Deleted,
     /// The record was merged into another.
     Merged,
+    /// Nobody has to decide about the record.
+    NotInReview,
     /// Others changed the record at the same moment, again and again, or its state does not allow the command.
     Conflict,
     /// The position asked for is of another life of the log.
@@ -111,6 +113,8 @@ const CATALOGUE: &[Entry] = &[
         "A deleted record takes no changes. Restore it first."),
     entry(Code::Merged, "merged", StatusCode::CONFLICT, "The record was merged into another",
         "`merged_into` is the id of the primary: send the command there, or unmerge first."),
+    entry(Code::NotInReview, "not_in_review", StatusCode::CONFLICT, "The record is not in review",
+        "Somebody decided about it already, or there was nothing to decide. `company_id` is the company that the prospect has, if it has one. `GET /v1/reviews` lists what is in review."),
     entry(Code::Conflict, "conflict", StatusCode::CONFLICT, "The record's state does not allow this",
         "Read the record again and decide anew. Where others change it all the time, sending the command again is enough."),
     entry(Code::EpochMismatch, "epoch_mismatch", StatusCode::CONFLICT, "The position is not of this log's past",
