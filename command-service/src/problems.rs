@@ -234,6 +234,8 @@ fn claim_taken(kind: &str, holder: Uuid) -> Problem {
     let what = match kind {
         "domain" => "domain",
         "company_ref" | "prospect_ref" => "external reference",
+        // Who was imported again while it was deleted.
+        "person" => "e-mail address at the same company",
         _ => "value",
     };
     Problem::new(Code::ClaimTaken, format!("the {what} belongs to {holder}")).member("claimed_by", holder.to_string())
