@@ -4,6 +4,8 @@ mod bad_input;
 mod batch;
 mod crashes;
 mod following;
+mod imports_messy;
+mod imports_reference;
 mod merging;
 mod nats;
 mod personal;
