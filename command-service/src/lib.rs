@@ -66,7 +66,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let text_bytes_max = config.import_gib_max << 30;
     let imports = Arc::new(Imports::new(Arc::clone(&executors), staging, database.clone(), text_bytes_max));
     let deadline = Duration::from_secs(config.command_deadline_seconds);
-    let state = Arc::new(carry_out::Service { executors, imports: Arc::clone(&imports), deadline, shutdown: shutdown.clone() });
+    let state =
+        Arc::new(carry_out::Service { executors, imports: Arc::clone(&imports), deadline, shutdown: shutdown.clone() });
     let appending = store.appender().state();
     let health = Health::new().check_pool("database", pool.clone()).check("log", move || {
         let available = appending.borrow().available;

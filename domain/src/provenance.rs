@@ -129,7 +129,8 @@ impl Provenance {
             ConflictRule::Keep => false,
             ConflictRule::SourceRank(ranks) => {
                 let rank = |source: &str| ranks.iter().position(|ranked| ranked.as_str() == source);
-                let of_import = |source: &str| rank(source).map_or(i64::MAX, |place| i64::try_from(place).unwrap_or(i64::MAX));
+                let of_import =
+                    |source: &str| rank(source).map_or(i64::MAX, |place| i64::try_from(place).unwrap_or(i64::MAX));
                 let here = match origin {
                     Some(origin) => of_import(origin.source.as_str()),
                     None => rank(BY_HAND).map_or(-1, |place| i64::try_from(place).unwrap_or(i64::MAX)),

@@ -2,6 +2,7 @@
 
 mod company;
 mod contract;
+mod imports;
 mod merge;
 mod properties;
 mod prospect;

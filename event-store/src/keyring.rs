@@ -239,7 +239,13 @@ impl PersonKey {
     ///
     /// # Errors
     /// [`KeyError::Damaged`] if it was changed, or belongs to another tenant, owner or part.
-    pub fn open_part(&self, tenant: Uuid, owner: Uuid, part: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    pub fn open_part(
+        &self,
+        tenant: Uuid,
+        owner: Uuid,
+        part: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let cipher = Aes256Gcm::new((&*self.0).into());
         decrypt(&cipher, sealed, &part_context(tenant, owner, part)).ok_or(KeyError::Damaged(owner))
     }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-
 /// The most values that one question may name.
 pub const VALUES_MAX: usize = 50_000;
 /// The most records that are told of one value that is not unique.

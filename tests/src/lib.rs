@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use local_stack::{Options, Part, Stack};
 use serde_json::Value;
+use service_kit::auth::ApiKey;
 use service_kit::postgres::Database;
 
 /// How long a test waits for something that must come.
@@ -67,6 +68,23 @@ impl TestStack {
             .client()
             .await
             .expect("the server answers")
+    }
+
+    /// A new key of a role in the tenant of this name, which is made where there is none.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn tenant_key(&self, tenant: &str, role: &str) -> String {
+        let primary = self.superuser(Part::Primary).await;
+        let key = ApiKey::generate().expect("random numbers");
+        let known = "INSERT INTO access.tenants (tenant_id, name) SELECT $1, $2
+                     WHERE NOT EXISTS (SELECT FROM access.tenants WHERE name = $2)";
+        primary.execute(known, &[&uuid::Uuid::now_v7(), &tenant]).await.expect("a tenant");
+        let sql = "INSERT INTO access.api_keys (prefix, tenant_id, secret_sha256, role)
+                   SELECT $1, tenant_id, $2, $3 FROM access.tenants WHERE name = $4";
+        let made = primary.execute(sql, &[&key.prefix(), &&key.secret_sha256()[..], &role, &tenant]).await;
+        assert_eq!(made.expect("a key"), 1);
+        key.expose().to_owned()
     }
 
     /// Where everything of the stack lies.

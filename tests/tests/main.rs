@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod crashes;
 mod following;
+mod imports;
 mod imports_messy;
 mod imports_reference;
 mod merging;

@@ -96,12 +96,8 @@ impl Reading {
     }
 
     fn read(&mut self, mapped: Mapped, bound: &Bound, origin: &Origin) {
-        let said = Said {
-            source: origin.source.clone(),
-            import_id: origin.import_id,
-            row: self.row,
-            at: mapped.updated_at,
-        };
+        let said =
+            Said { source: origin.source.clone(), import_id: origin.import_id, row: self.row, at: mapped.updated_at };
         let lead = Lead::of(&mapped);
         self.reasons.extend(mapped.dropped.into_iter().map(RowReason::from));
         for members in mapped.prospects {
@@ -131,6 +127,10 @@ impl Reading {
         }
         let Some(company) = company else { return };
         if company.domain.is_some() || !company.external_refs.is_empty() {
+            if company.domain.is_none() {
+                // It has an id; why it gets no domain is told all the same.
+                self.reasons.extend(lead.reasons);
+            }
             self.company = Some(company);
         } else if self.persons.is_empty() {
             self.reasons.extend(lead.reasons);

@@ -137,7 +137,8 @@ impl Imports {
         let file = match self.staging.create(tenant_id, import_id).await {
             Ok(file) => file,
             Err(error) => {
-                self.note_failed(tenant_id, import_id, metadata, "not_stored", "it could not be stored: send it again").await;
+                self.note_failed(tenant_id, import_id, metadata, "not_stored", "it could not be stored: send it again")
+                    .await;
                 return Err(error.into());
             }
         };
@@ -265,7 +266,9 @@ impl Drop for Receiving {
         let (metadata, lease) = (self.metadata.clone(), self.lease.take());
         // If the process ends first, the next one to take it up notes it.
         tokio::spawn(async move {
-            imports.note_failed(tenant_id, import_id, metadata, "interrupted", "the bytes broke off: send them again").await;
+            imports
+                .note_failed(tenant_id, import_id, metadata, "interrupted", "the bytes broke off: send them again")
+                .await;
             drop(lease);
         });
     }

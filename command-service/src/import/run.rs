@@ -66,7 +66,9 @@ impl Run {
     pub async fn run(self: &Arc<Self>) -> Result<(), Trouble> {
         let import = self.load().await?;
         match import.state.state {
-            ImportState::Receiving => self.fail("interrupted", "the service ended while the bytes came in: send them again").await,
+            ImportState::Receiving => {
+                self.fail("interrupted", "the service ended while the bytes came in: send them again").await
+            }
             ImportState::Running => match self.rows(import).await {
                 Err(Trouble::Lasting(why)) => {
                     tracing::error!(import_id = %self.import_id, why, "an import cannot go on");
@@ -100,7 +102,8 @@ impl Run {
             // Only the first step of this run can have been begun by another one.
             let begun = if done == import.chunks_done { self.already(position).await? } else { Already::new() };
             let mut already = Arc::new(begun);
-            let mut prepared = next.await.map_err(|error| Trouble::Lasting(format!("reading rows broke: {error}")))??;
+            let mut prepared =
+                next.await.map_err(|error| Trouble::Lasting(format!("reading rows broke: {error}")))??;
             let last = prepared.last;
             next = ahead(&reader, last);
             let mut wait = RETRY_FIRST;

@@ -132,7 +132,8 @@ impl Step {
 
     async fn companies(&mut self) -> Result<Vec<Touched>, Trouble> {
         let mut touched = Vec::new();
-        let speaks = |(place, reading): (usize, &Reading)| (!reading.refused && reading.company.is_some()).then_some(place);
+        let speaks =
+            |(place, reading): (usize, &Reading)| (!reading.refused && reading.company.is_some()).then_some(place);
         let mut places: Vec<usize> = self.readings.iter().enumerate().filter_map(speaks).collect();
         for _ in 0..ROUNDS_MAX {
             if places.is_empty() {
@@ -178,7 +179,8 @@ impl Step {
                 if holder != id {
                     // A domain is never another's: it comes first.
                     said.external_refs.retain(|reference| reference.key() != value.1);
-                    let detail = format!("the id belongs to company {holder}, which may be the same: merge them if it is");
+                    let detail =
+                        format!("the id belongs to company {holder}, which may be the same: merge them if it is");
                     let reason = RowReason::new("reference_taken", detail);
                     self.readings[place].reasons.push(RowReason { field: Some("external_refs".to_owned()), ..reason });
                 }
@@ -195,7 +197,8 @@ impl Step {
             let seed = record_id(import_id, self.readings[first].row, 1_000_000);
             tokio::spawn(async move {
                 let rows: Vec<CompanySaid> = group.rows.iter().map(|(_, said)| said.clone()).collect();
-                let result = world.company(Place { id, new: group.new, since }, &rows, &rule, group.looks_like, seed).await;
+                let result =
+                    world.company(Place { id, new: group.new, since }, &rows, &rule, group.looks_like, seed).await;
                 (id, group, result)
             })
         });
@@ -325,7 +328,9 @@ impl Step {
             if self.ref_values(said).iter().any(|value| self.holders.contains_key(value)) {
                 continue;
             }
-            let Some(value) = self.known_value(said).filter(|value| !self.holders.contains_key(value)) else { continue };
+            let Some(value) = self.known_value(said).filter(|value| !self.holders.contains_key(value)) else {
+                continue;
+            };
             let found = self.email_value(said).and_then(|email| self.matches.get(&email));
             if let Some(candidates) = found.filter(|candidates| !candidates.is_empty()) {
                 asked.push((value, candidates.clone(), said.company_id));

@@ -50,11 +50,22 @@ enum Undone {
 /// # Errors
 /// [`Trouble::Passing`] if it is to be taken up again later.
 pub(super) async fn run(run: &Arc<Run>, import: Loaded<Import>) -> Result<(), Trouble> {
-    let mut undone = ImportUndone { companies: 0, prospects: 0, left: 0, position: 0, at: time::OffsetDateTime::UNIX_EPOCH };
+    let mut undone =
+        ImportUndone { companies: 0, prospects: 0, left: 0, position: 0, at: time::OffsetDateTime::UNIX_EPOCH };
     let mut left = Vec::new();
-    let prospects = Pass { run: Arc::clone(run), executor: |executors| &executors.prospects, undo: domain::prospect::undo, head: import.position };
+    let prospects = Pass {
+        run: Arc::clone(run),
+        executor: |executors| &executors.prospects,
+        undo: domain::prospect::undo,
+        head: import.position,
+    };
     undone.prospects = prospects.run(&mut left, &mut undone.position, ProspectEvent::import_id).await?;
-    let companies = Pass { run: Arc::clone(run), executor: |executors| &executors.companies, undo: domain::company::undo, head: import.position };
+    let companies = Pass {
+        run: Arc::clone(run),
+        executor: |executors| &executors.companies,
+        undo: domain::company::undo,
+        head: import.position,
+    };
     undone.companies = companies.run(&mut left, &mut undone.position, CompanyEvent::import_id).await?;
     undone.left = left.len() as u64;
     let file = match run.staging.find(run.tenant_id, run.import_id).await? {
@@ -167,7 +178,8 @@ impl<R: Record<Error: Send>> Pass<R> {
             };
             let mut request = super::request(run.tenant_id, super::metadata(run.import_id, "import"));
             request.if_match = Some(version);
-            match (self.executor)(&run.executors).carry(id, false, &request, |_, _| Ok((vec![event.clone()], ()))).await {
+            match (self.executor)(&run.executors).carry(id, false, &request, |_, _| Ok((vec![event.clone()], ()))).await
+            {
                 Ok((answer, ())) => return Ok(Undone::Back(Some(answer.position))),
                 // It has changed since it was looked at.
                 Err(ExecuteError::Precondition(_)) => {}

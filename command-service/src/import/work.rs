@@ -63,7 +63,11 @@ impl Drop for Entry {
     }
 }
 
-async fn take_up(imports: &Arc<Imports>, under_way: &Arc<UnderWay>, tasks: &mut JoinSet<()>) -> Result<(), StagingError> {
+async fn take_up(
+    imports: &Arc<Imports>,
+    under_way: &Arc<UnderWay>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), StagingError> {
     // The index holds only these, and few at any time.
     const SQL: &str = "-- command_service::import::work::take_up
         SELECT tenant_id, aggregate_id FROM log.claims WHERE kind = 'import_open' AND NOT released ORDER BY aggregate_id LIMIT 200";

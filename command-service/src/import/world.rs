@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use domain::company::{CompanySaid, Terms};
 use domain::prospect::ProspectSaid;
-use domain::{Claim, ClaimKey, Company, CompanyError, ConflictRule, Context, Match, Prospect, ProspectError, Record, Status};
+use domain::{
+    Claim, ClaimKey, Company, CompanyError, ConflictRule, Context, Match, Prospect, ProspectError, Record, Status,
+};
 use event_store::append::Refused;
 use event_store::executor::ExecuteError;
 use event_store::{Executor, Metadata, Request, lookup};
@@ -175,35 +177,30 @@ impl World {
             domain::company::take_in(state, rows, &terms, &Context { now, seed })
         };
         let before = |state: &Company| (state.status != Status::Unregistered, state.provenance.changed_by());
-        self.carry(&self.executors.companies, |rehearsal| &mut rehearsal.companies, place, decide, before).await.map_err(
-            |error| match error {
+        self.carry(&self.executors.companies, |rehearsal| &mut rehearsal.companies, place, decide, before)
+            .await
+            .map_err(|error| match error {
                 Failed::Domain(CompanyError::Fields(errors)) => Trouble::Refused(errors),
                 // Its claims are given up with it, so the next look finds another one, or none.
                 Failed::Domain(_) => Trouble::Overtaken,
                 Failed::Store(trouble) => trouble,
-            },
-        )
+            })
     }
 
     /// Takes in what rows say of one person.
     ///
     /// # Errors
     /// What is in the way.
-    pub async fn prospect(
-        &self,
-        place: Place,
-        rows: &[ProspectSaid],
-        rule: &ConflictRule,
-    ) -> Result<Carried, Trouble> {
+    pub async fn prospect(&self, place: Place, rows: &[ProspectSaid], rule: &ConflictRule) -> Result<Carried, Trouble> {
         let decide = |state: &Prospect, _: OffsetDateTime| domain::prospect::take_in(state, rows, rule);
         let before = |state: &Prospect| (state.status != Status::Unregistered, state.provenance.changed_by());
-        self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, before).await.map_err(
-            |error| match error {
+        self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, before)
+            .await
+            .map_err(|error| match error {
                 Failed::Domain(ProspectError::Fields(errors)) => Trouble::Refused(errors),
                 Failed::Domain(_) => Trouble::Overtaken,
                 Failed::Store(trouble) => trouble,
-            },
-        )
+            })
     }
 
     /// Whether a person is at this company, or at one that was merged into it: for choosing between records.
@@ -277,7 +274,8 @@ impl World {
             if let Some(first) = since {
                 // The rows had their effect before: what it was follows from what the record was then.
                 let loader = self.executors.store.loader();
-                let history = loader.history::<R>(self.tenant_id, id).await.map_err(|error| Failed::Store(error.into()))?;
+                let history =
+                    loader.history::<R>(self.tenant_id, id).await.map_err(|error| Failed::Store(error.into()))?;
                 let mut then = R::default();
                 for (_, event) in history.iter().take_while(|(sequence, _)| *sequence < first) {
                     then.evolve(event);

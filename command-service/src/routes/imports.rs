@@ -218,4 +218,3 @@ fn not_taken(error: &NotTaken, import_id: Option<Uuid>) -> Problem {
         None => problem,
     }
 }
-

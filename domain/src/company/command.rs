@@ -152,7 +152,11 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn read(body: Value, errors: &mut FieldErrors, mut social_media: impl FnMut(Value, &mut FieldErrors)) -> Self {
+    pub(super) fn read(
+        body: Value,
+        errors: &mut FieldErrors,
+        mut social_media: impl FnMut(Value, &mut FieldErrors),
+    ) -> Self {
         let mut update = UpdateCompany::default();
         let mut name_or_domain_wrong = false;
         let Value::Object(members) = body else {

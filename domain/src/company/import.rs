@@ -195,7 +195,9 @@ pub fn take_in(
 fn first(row: &CompanySaid, context: &Context) -> Result<super::CompanyRegistered, CompanyError> {
     let mut profile = row.profile.clone();
     complete(&super::CompanyProfile::default(), &mut profile);
-    if !stands(&profile.clone().into_profile(), row.domain.is_some()) && stands(&without_size(&profile), row.domain.is_some()) {
+    if !stands(&profile.clone().into_profile(), row.domain.is_some())
+        && stands(&without_size(&profile), row.domain.is_some())
+    {
         profile.min_employee_size = None;
         profile.max_employee_size = None;
     }
@@ -284,7 +286,8 @@ impl Company {
             self.heard_domain(found, &mut event, &mut room, effect);
         }
         let new_refs = row.external_refs.difference(&self.external_refs);
-        event.external_refs = new_refs.take(ExternalRef::MANY_MAX.saturating_sub(self.external_refs.len())).cloned().collect();
+        event.external_refs =
+            new_refs.take(ExternalRef::MANY_MAX.saturating_sub(self.external_refs.len())).cloned().collect();
         if row.external_refs.iter().any(|one| !self.external_refs.contains(one) && !event.external_refs.contains(one)) {
             effect.left_out.push("external_refs".to_owned());
         }
@@ -319,7 +322,9 @@ impl Company {
             let known = room.clone();
             keep_host(found, room);
             event.attributes.extend(
-                room.iter().filter(|(key, _)| known.get(key).is_none()).map(|(key, value)| (key.to_owned(), value.clone())),
+                room.iter()
+                    .filter(|(key, _)| known.get(key).is_none())
+                    .map(|(key, value)| (key.to_owned(), value.clone())),
             );
         } else if self.additional_domains.len() < ADDITIONAL_DOMAINS_MAX {
             event.additional_domains.insert(found.domain.clone());

@@ -133,12 +133,18 @@ pub struct Tally {
 }
 
 impl ImportEvent {
-    #[expect(clippy::unused_self, reason = "the events of every aggregate are asked; none of an import's requires a claim")]
+    #[expect(
+        clippy::unused_self,
+        reason = "the events of every aggregate are asked; none of an import's requires a claim"
+    )]
     fn required_claim(&self) -> Option<Claim> {
         None
     }
 
-    #[expect(clippy::unused_self, reason = "the events of every aggregate are asked; an import's hold no values of rows")]
+    #[expect(
+        clippy::unused_self,
+        reason = "the events of every aggregate are asked; an import's hold no values of rows"
+    )]
     fn personal_member(&mut self) -> Option<&mut dyn PersonalMember> {
         None
     }

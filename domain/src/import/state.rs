@@ -140,7 +140,12 @@ impl Aggregate for Import {
     type Error = ImportError;
     type Services = Context;
 
-    async fn handle(&mut self, command: ImportCommand, context: &Context, sink: &EventSink<Self>) -> Result<(), ImportError> {
+    async fn handle(
+        &mut self,
+        command: ImportCommand,
+        context: &Context,
+        sink: &EventSink<Self>,
+    ) -> Result<(), ImportError> {
         for event in self.decide(command, context)? {
             sink.write(event, self).await;
         }
@@ -160,7 +165,9 @@ impl Record for Import {
             (Unknown, ImportCommand::Open(opened)) => opened.into(),
             (Unknown, _) => return Err(ImportError::NotFound),
             (Receiving, ImportCommand::Receive(received)) => received.into(),
-            (Running, ImportCommand::FinishChunk(finished)) if finished.first == self.chunks_done + 1 => finished.into(),
+            (Running, ImportCommand::FinishChunk(finished)) if finished.first == self.chunks_done + 1 => {
+                finished.into()
+            }
             (Running, ImportCommand::FinishChunk(_)) => return Err(ImportError::OtherChunk(self.chunks_done + 1)),
             (Running, ImportCommand::Finish) => ImportFinished { at }.into(),
             (Receiving | Running, ImportCommand::Fail { code, detail }) => ImportFailed { code, detail, at }.into(),

@@ -235,7 +235,8 @@ impl Prospect {
             wins
         };
         let mut declined = BTreeMap::new();
-        let changes = self.profile.settle(row.profile.clone(), |field, stands, new| judge(&mut declined, field, stands, new));
+        let changes =
+            self.profile.settle(row.profile.clone(), |field, stands, new| judge(&mut declined, field, stands, new));
         let company_id = match (self.company_id, row.company_id) {
             (Some(stands), Some(new)) if stands != new => {
                 let wins = judge(&mut declined, "company_id", &stands.to_string().into(), &new.to_string().into());
@@ -249,7 +250,8 @@ impl Prospect {
         place_phones(&mut fields, country);
         let mut personal = PersonalImported::default();
         let mut personally = BTreeMap::new();
-        personal.fields = self.personal.fields.settle(fields, |field, stands, new| judge(&mut personally, field, stands, new));
+        personal.fields =
+            self.personal.fields.settle(fields, |field, stands, new| judge(&mut personally, field, stands, new));
         let mut room = self.personal.attributes.clone();
         for (key, value) in row.attributes.values() {
             match self.personal.attributes.get(key) {
@@ -296,7 +298,10 @@ impl Prospect {
 impl ProspectImported {
     /// Whether the person is another one after it; else the row only said what did not prevail.
     pub fn changes_something(&self) -> bool {
-        let personally = self.personal.as_ref().is_some_and(|personal| personal.open().is_none_or(PersonalImported::changes_something));
+        let personally = self
+            .personal
+            .as_ref()
+            .is_some_and(|personal| personal.open().is_none_or(PersonalImported::changes_something));
         !self.changes.is_empty() || self.company_id.is_some() || personally
     }
 
@@ -370,8 +375,7 @@ pub fn undo(events: &[ProspectEvent], import_id: Uuid) -> Undo<ProspectEvent> {
     let of_import = |event: &ProspectEvent| event.import_id() == Some(import_id);
     let Some(begun) = events.iter().position(of_import) else { return Undo::Nothing };
     let since = &events[begun..];
-    let undone =
-        |event: &ProspectEvent| matches!(event, ProspectEvent::ProspectImportUndone(undone) if undone.import_id == import_id);
+    let undone = |event: &ProspectEvent| matches!(event, ProspectEvent::ProspectImportUndone(undone) if undone.import_id == import_id);
     if since.iter().any(undone) {
         return Undo::Done;
     }
@@ -418,7 +422,10 @@ pub fn unidentified() -> crate::field_error::Invalid {
 
 impl fmt::Debug for ProspectSaid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProspectSaid").field("said", &self.said).field("company_id", &self.company_id).finish_non_exhaustive()
+        f.debug_struct("ProspectSaid")
+            .field("said", &self.said)
+            .field("company_id", &self.company_id)
+            .finish_non_exhaustive()
     }
 }
 

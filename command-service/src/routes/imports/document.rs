@@ -104,9 +104,7 @@ pub(super) fn of(id: Uuid, import: &Loaded<Import>) -> Value {
         import.received.as_ref().map_or(Value::Null, |received| received.rows.into()),
         opened.map_or(Value::Null, |opened| time_of(opened.at)),
     ];
-    let records = |[created, updated, unchanged]: [u64; 3]| {
-        json!({ "created": created, "updated": updated, "unchanged": unchanged })
-    };
+    let records = |[created, updated, unchanged]: [u64; 3]| json!({ "created": created, "updated": updated, "unchanged": unchanged });
     let mut document = json!({
         "id": id,
         "state": import.state.name(),
@@ -127,8 +125,7 @@ pub(super) fn of(id: Uuid, import: &Loaded<Import>) -> Value {
         document["error"] = json!({ "code": failed.code, "detail": failed.detail });
     }
     if let Some(undone) = &import.undone {
-        document["undo"] =
-            json!({ "companies": undone.companies, "prospects": undone.prospects, "left": undone.left });
+        document["undo"] = json!({ "companies": undone.companies, "prospects": undone.prospects, "left": undone.left });
         document["finished_at"] = time_of(undone.at);
     }
     document

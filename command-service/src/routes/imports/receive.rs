@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::not_taken;
 use crate::carry_out::{Caller, Service, idempotency_key};
-use crate::import::{BUILTIN_NAMES, Begun, Charset, Choice, Compression, Declared, Format, Mapping, NotTaken, Receiving};
+use crate::import::{
+    BUILTIN_NAMES, Begun, Charset, Choice, Compression, Declared, Format, Mapping, NotTaken, Receiving,
+};
 use crate::import::{Unmapped, Wanted};
 
 /// How long a client may send nothing.
@@ -68,7 +70,8 @@ async fn take_in(
     let receipt = idempotency_key(headers)?.map(|key| {
         let length = headers.get(header::CONTENT_LENGTH).map_or(&b""[..], header::HeaderValue::as_bytes);
         let query = uri.query().unwrap_or_default().as_bytes();
-        let hmac = service.executors.store.keyring().tenant_hmac(caller.tenant_id(), &[b"import", &[0], query, &[0], length]);
+        let hmac =
+            service.executors.store.keyring().tenant_hmac(caller.tenant_id(), &[b"import", &[0], query, &[0], length]);
         NewReceipt { key, request_hmac: hmac }
     });
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -139,11 +142,7 @@ enum Stopped {
 }
 
 /// Hands all bytes on as they come.
-async fn pour(
-    receiving: &mut Receiving,
-    service: &Service,
-    mut list: ListBytes<'_>,
-) -> Result<(), Stopped> {
+async fn pour(receiving: &mut Receiving, service: &Service, mut list: ListBytes<'_>) -> Result<(), Stopped> {
     loop {
         let bytes = tokio::select! {
             () = service.shutdown.requested() => {
@@ -170,12 +169,15 @@ fn broken_off() -> Problem {
 async fn mapping_part(parts: &mut multer::Multipart<'static>) -> Result<Option<Mapping>, Problem> {
     let part = next_part(parts).await?;
     if part.name() != Some("mapping") {
-        let detail = "the first part of a multipart body must be `mapping`, a TOML text; the second is `file`, the list";
+        let detail =
+            "the first part of a multipart body must be `mapping`, a TOML text; the second is `file`, the list";
         return Err(Problem::new(Code::InvalidParameter, detail));
     }
     let mut part = part;
     let mut text = Vec::new();
-    while let Some(chunk) = tokio::time::timeout(SILENCE_MAX, part.chunk()).await.map_err(|_| broken_off())?.map_err(|_| broken_off())? {
+    while let Some(chunk) =
+        tokio::time::timeout(SILENCE_MAX, part.chunk()).await.map_err(|_| broken_off())?.map_err(|_| broken_off())?
+    {
         text.extend_from_slice(&chunk);
         if text.len() as u64 > MAPPING_BYTES_MAX {
             return Err(Problem::new(Code::BodyTooLarge, format!("a mapping has at most {MAPPING_BYTES_MAX} bytes")));
@@ -191,7 +193,10 @@ async fn mapping_part(parts: &mut multer::Multipart<'static>) -> Result<Option<M
 async fn file_part(parts: &mut multer::Multipart<'static>) -> Result<multer::Field<'static>, Problem> {
     let part = next_part(parts).await?;
     if part.name() != Some("file") {
-        return Err(Problem::new(Code::InvalidParameter, "the second part of a multipart body must be `file`, the list"));
+        return Err(Problem::new(
+            Code::InvalidParameter,
+            "the second part of a multipart body must be `file`, the list",
+        ));
     }
     Ok(part)
 }
@@ -199,7 +204,10 @@ async fn file_part(parts: &mut multer::Multipart<'static>) -> Result<multer::Fie
 async fn next_part(parts: &mut multer::Multipart<'static>) -> Result<multer::Field<'static>, Problem> {
     let next = tokio::time::timeout(SILENCE_MAX, parts.next_field()).await.map_err(|_| broken_off())?;
     next.map_err(|_| broken_off())?.ok_or_else(|| {
-        Problem::new(Code::InvalidParameter, "a multipart body has two parts: `mapping`, a TOML text, and `file`, the list")
+        Problem::new(
+            Code::InvalidParameter,
+            "a multipart body has two parts: `mapping`, a TOML text, and `file`, the list",
+        )
     })
 }
 
@@ -226,7 +234,9 @@ fn parameters(uri: &Uri, headers: &HeaderMap) -> Result<Wanted, Problem> {
                     mapping = Choice::Named(value.into_owned());
                     Ok(())
                 } else {
-                    Err("customer, hubspot, salesforce or guess; one of your own is sent as a part `mapping` of a multipart body")
+                    Err(
+                        "customer, hubspot, salesforce or guess; one of your own is sent as a part `mapping` of a multipart body",
+                    )
                 }
             }
             "dry_run" => match &*value {
@@ -239,7 +249,10 @@ fn parameters(uri: &Uri, headers: &HeaderMap) -> Result<Wanted, Problem> {
             },
             "conflicts" => {
                 conflicts = value.into_owned();
-                ["newest", "keep", "source_rank"].contains(&&*conflicts).then_some(()).ok_or("newest, keep or source_rank")
+                ["newest", "keep", "source_rank"]
+                    .contains(&&*conflicts)
+                    .then_some(())
+                    .ok_or("newest, keep or source_rank")
             }
             "rank" => match value.split(',').map(Line::parse).collect::<Result<Vec<_>, _>>() {
                 Ok(names) if names.len() <= RANKS_MAX => {
@@ -322,4 +335,3 @@ fn declared_by(headers: &HeaderMap) -> Declared {
     });
     Declared { format, charset, delimiter: None, compression: Compression::parse(text(header::CONTENT_ENCODING)) }
 }
-

@@ -34,7 +34,8 @@ pub(super) async fn rows(
     };
     let state = (outcomes, shape, wanted, Some(first), import_id);
     let stream = futures_util::stream::unfold(Some(state), async |state| {
-        let (mut outcomes, shape, wanted, first, import_id): (Outcomes, Shape, Option<BTreeSet<Outcome>>, _, _) = state?;
+        let (mut outcomes, shape, wanted, first, import_id): (Outcomes, Shape, Option<BTreeSet<Outcome>>, _, _) =
+            state?;
         if let Some(first) = first {
             return Some((Ok(Bytes::from(first)), Some((outcomes, shape, wanted, None, import_id))));
         }
@@ -84,8 +85,13 @@ impl Shape {
                     })
                     .collect();
                 let original = if is_csv(form.as_ref()) { row.text.clone() } else { quoted(&row.text) };
-                let cells =
-                    [row.row.to_string(), row.line.to_string(), outcome.to_owned(), quoted(&reasons.join("; ")), original];
+                let cells = [
+                    row.row.to_string(),
+                    row.line.to_string(),
+                    outcome.to_owned(),
+                    quoted(&reasons.join("; ")),
+                    original,
+                ];
                 text.extend_from_slice(cells.join(delimiter).as_bytes());
             }
         }
@@ -108,7 +114,8 @@ fn delimiter_of(form: Option<&Form>) -> &str {
 
 fn header_of(form: Option<&Form>) -> String {
     let delimiter = delimiter_of(form);
-    let mut names = vec!["import_row".to_owned(), "import_line".into(), "import_outcome".into(), "import_reasons".into()];
+    let mut names =
+        vec!["import_row".to_owned(), "import_line".into(), "import_outcome".into(), "import_reasons".into()];
     match form.filter(|form| form.format == Format::Csv) {
         Some(form) => names.extend(form.columns.iter().map(|name| quoted(name))),
         None => names.push("row".to_owned()),
@@ -137,4 +144,3 @@ fn wanted(uri: &Uri) -> Result<Option<BTreeSet<Outcome>>, Problem> {
     }
     Ok(wanted)
 }
-
