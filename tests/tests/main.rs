@@ -5,8 +5,6 @@ mod batch;
 mod crashes;
 mod following;
 mod imports;
-mod imports_messy;
-mod imports_reference;
 mod merging;
 mod nats;
 mod personal;

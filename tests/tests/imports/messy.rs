@@ -12,7 +12,7 @@ use service_kit::auth::ApiKey;
 use tests::{Client, TestStack, eventually};
 use uuid::Uuid;
 
-use crate::imports_reference::{Expected, Records, SOURCE, Shown, expect};
+use super::reference::{Expected, Records, SOURCE, Shown, expect};
 
 /// How long an import may take.
 const PATIENCE: Duration = Duration::from_secs(600);
