@@ -126,7 +126,8 @@ async fn send(stack: &BenchStack, path: &Path) -> anyhow::Result<String> {
     let before = [&part("mapping"), MAPPING, "\r\n", &part("file")].concat();
     let after = format!("\r\n--{BOUNDARY}--\r\n");
     let pieces = Pieces { file: Some(File::open(path)?), before: Some(before.into()), after: Some(after.into()) };
-    let stream = futures_util::stream::unfold(pieces, async |mut pieces| Some((pieces.next()?.map(Frame::data), pieces)));
+    let stream =
+        futures_util::stream::unfold(pieces, async |mut pieces| Some((pieces.next()?.map(Frame::data), pieces)));
     let body = StreamBody::new(Box::pin(stream));
     let host = stack.command.strip_prefix("http://").context("the stack's addresses are http")?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(host).await?)).await?;

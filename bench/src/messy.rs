@@ -5,10 +5,14 @@
 //! it was before, and whoever has an address has it on every line: so what a list comes to does not depend on the order of its lines,
 //! which is what lets parts of it be imported at the same time.
 
+mod words;
+
 use std::fmt::Write as _;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use words::{
+    CITIES, COUNTRIES, FIRST_NAMES, INDUSTRIES, LEGAL_FORMS, MISTYPED, NOTES, PRIVATE, SHARED, TITLES, ascii,
+    capitalised, time_of, word,
+};
 
 /// Which column becomes which field.
 pub const MAPPING: &str = r#"updated_at = { column = "Updated At" }
@@ -33,8 +37,7 @@ prospect = "{Customer ID}"
 "#;
 
 /// The names of the columns, with the line's end.
-pub const HEADER: &str =
-    "Customer ID,First Name,Last Name,Email,Phone,Title,Company,Website,Industry,Employees,Revenue,Country,City,Updated At,Notes\r\n";
+pub const HEADER: &str = "Customer ID,First Name,Last Name,Email,Phone,Title,Company,Website,Industry,Employees,Revenue,Country,City,Updated At,Notes\r\n";
 
 /// When the first line may have been written, in seconds since 1970, and the seconds until the last.
 const TIME_FIRST: u64 = 1_600_000_000;
@@ -114,8 +117,8 @@ struct Cells {
 }
 
 impl Messy {
-    /// A list of so many lines, which tell of about 0.15 companies and 0.55 persons each. Lists of different seeds, below 1,000, have no company and
-    /// no address in common.
+    /// A list of so many lines, which tell of about 0.15 companies and 0.55 persons each. Lists of different seeds, below 1,000, have
+    /// no company in common.
     pub fn new(seed: u64, lines: u64) -> Self {
         Self { seed, lines }
     }
@@ -132,7 +135,10 @@ impl Messy {
         let mut cells = self.cells(number, person, at);
         match self.draw("badness", number) % 1000 {
             0..6 => cells.beyond = ",one,cell,too,many",
-            6..12 => cells.email = ["no address", "ada@", "@nobody.example", "a b@c d.com"][self.pick("bad", number, 4)].to_owned(),
+            6..12 => {
+                cells.email =
+                    ["no address", "ada@", "@nobody.example", "a b@c d.com"][self.pick("bad", number, 4)].to_owned()
+            }
             12..16 => cells.employees = "a few".to_owned(),
             16..19 => cells.updated_at = "last Tuesday".to_owned(),
             19..24 => return ["\r\n", "   \r\n", "\n"][self.pick("blank", number, 3)].to_owned(),
@@ -174,8 +180,12 @@ impl Messy {
                 let below = ["", "", "", "", "mail.", "eu.sales."][self.pick("sub-domain", person, 6)];
                 format!("{below}{}", self.spelled(&company.domain, number))
             }
-            Kind::PrivateMail | Kind::OnlyPrivateMail | Kind::SharedPage => PRIVATE[self.pick("private", person, PRIVATE.len())].to_owned(),
-            Kind::Mistyped | Kind::MistypedAtCompany => MISTYPED[self.pick("mistyped", person, MISTYPED.len())].to_owned(),
+            Kind::PrivateMail | Kind::OnlyPrivateMail | Kind::SharedPage => {
+                PRIVATE[self.pick("private", person, PRIVATE.len())].to_owned()
+            }
+            Kind::Mistyped | Kind::MistypedAtCompany => {
+                MISTYPED[self.pick("mistyped", person, MISTYPED.len())].to_owned()
+            }
             Kind::Id | Kind::Name | Kind::NameOnly => String::new(),
         };
         if !host.is_empty() {
@@ -210,7 +220,8 @@ impl Messy {
             cells.notes = NOTES[self.pick("which note", person, NOTES.len())].to_owned();
         }
         self.say_of_company(&mut cells, &company, number);
-        cells.updated_at = if stable && says("no time", 10) { String::new() } else { time_of(at, self.pick("time form", number, 5)) };
+        cells.updated_at =
+            if stable && says("no time", 10) { String::new() } else { time_of(at, self.pick("time form", number, 5)) };
         cells
     }
 
@@ -218,7 +229,8 @@ impl Messy {
     fn of_company(&self, person: u64, at: u64) -> Cells {
         let company = self.company(self.company_of(person), at);
         let number = self.draw("company line", person) ^ at;
-        let mut alone = Cells { updated_at: time_of(at, 0), website: self.website(&company, number), ..Cells::default() };
+        let mut alone =
+            Cells { updated_at: time_of(at, 0), website: self.website(&company, number), ..Cells::default() };
         self.say_of_company(&mut alone, &company, number);
         alone
     }
@@ -246,7 +258,8 @@ impl Messy {
             };
         }
         if says("revenue", 50) {
-            cells.revenue = if self.chance("no revenue", number, 5) { "n/a".to_owned() } else { format!("${}", company.revenue) };
+            cells.revenue =
+                if self.chance("no revenue", number, 5) { "n/a".to_owned() } else { format!("${}", company.revenue) };
         }
     }
 
@@ -274,11 +287,16 @@ impl Messy {
         let renamed = !twins && self.chance("renamed", company, 25);
         let moved = self.chance("industry changes", company, 20);
         let grown = self.chance("employees change", company, 40);
-        let form = if twins && company == named_as { 0 } else { 1 + self.pick("legal form", company, LEGAL_FORMS.len() - 1) };
+        let form =
+            if twins && company == named_as { 0 } else { 1 + self.pick("legal form", company, LEGAL_FORMS.len() - 1) };
         let word = capitalised(&word(named_as * 1000 + self.seed));
         let name = match renamed && changed {
             true => format!("{word} Group {}", LEGAL_FORMS[form]),
-            false => format!("{word} Works{}{}", ["  ", " "][usize::from(self.chance("spaces", company, 90))], LEGAL_FORMS[form]),
+            false => format!(
+                "{word} Works{}{}",
+                ["  ", " "][usize::from(self.chance("spaces", company, 90))],
+                LEGAL_FORMS[form]
+            ),
         };
         let industry = self.pick("industry", company, INDUSTRIES.len());
         let employees = 1 + self.draw("employees", company) % 5_000;
@@ -393,63 +411,6 @@ impl Cells {
         line + self.beyond + end
     }
 }
-
-/// A word that no other number below 70^6 has.
-fn word(number: u64) -> String {
-    let mut word = String::new();
-    let mut rest = number;
-    loop {
-        let syllable = usize::try_from(rest % 70).expect("a small number");
-        word.push(char::from(b"bdfgklmnprstvz"[syllable / 5]));
-        word.push(char::from(b"aeiou"[syllable % 5]));
-        rest /= 70;
-        if rest == 0 {
-            return word;
-        }
-    }
-}
-
-fn capitalised(word: &str) -> String {
-    word[..1].to_uppercase() + &word[1..]
-}
-
-fn ascii(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphabetic).collect()
-}
-
-/// A time as databases and people write it.
-fn time_of(at: u64, form: usize) -> String {
-    let text = |at: u64| {
-        let at = i64::try_from(at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-        at.and_then(|at| at.format(&Rfc3339).ok()).expect("a time of this century")
-    };
-    match form {
-        0 => text(at),
-        1 => text(at).replace('T', " ").replace('Z', ""),
-        2 => at.to_string(),
-        3 => format!("{at}123"),
-        _ => text(at + 7200).replace('Z', "+02:00"),
-    }
-}
-
-const FIRST_NAMES: &[&str] = &["Ada", "Grace", "José", "Zoë", "Nguyễn", "O'Neil", "Jean-Luc", "Søren", "Edsger", "Barbara"];
-const TITLES: &[&str] = &["CEO", "Head of Sales", "Buyer, Metals", "Engineer", "VP \"Special Projects\"", "Leiterin Einkauf"];
-const NOTES: &[&str] = &["said \"call later\"", "two lines:\nthe second", "commas, many, of them", "übermorgen\r\nwieder anrufen"];
-const LEGAL_FORMS: &[&str] = &["GmbH", "Ltd", "Inc.", "LLC", "Limited"];
-const INDUSTRIES: &[&str] = &["Software", "Retail", "Mining, Metals", "Public Administration", "\"Other\""];
-const CITIES: &[&str] = &["Berlin", "München", "São Paulo", "Leeds", "New York", "Saint-Étienne"];
-const COUNTRIES: &[[&str; 4]] = &[
-    ["DE", "Germany", "DEU", "germany"],
-    ["GB", "United Kingdom", "GBR", "gb"],
-    ["US", "USA", "United States", "us"],
-    ["FR", "France", "FRA", " fr "],
-    ["BR", "Brazil", "BRA", "BRAZIL"],
-];
-/// Mail hosts that are nobody's company; the last is one whose addresses are thrown away.
-const PRIVATE: &[&str] = &["gmail.com", "web.de", "hotmail.com", "yahoo.co.uk", "mailinator.com"];
-const MISTYPED: &[&str] = &["gmial.com", "hotmial.com", "gmail.con", "acme.local"];
-const SHARED: &[&str] =
-    &["https://www.linkedin.com/company/acme", "github.com/acme", "https://acme.wordpress.com/", "http://acme.github.io"];
 
 #[cfg(test)]
 mod tests {

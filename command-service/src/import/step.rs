@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use domain::company::{Change, CompanySaid, RowEffect};
 use domain::import::Tally;
@@ -101,9 +102,20 @@ impl Step {
         let told = readings.iter().map(|_| Told::default()).collect();
         let (holders, matches) = (HashMap::new(), HashMap::new());
         let mut step = Self { world, import_id, rule, already, readings, told, holders, matches, position: 0 };
+        let begun = Instant::now();
         step.look_up().await?;
+        let looked_up = Instant::now();
         let mut touched = step.companies().await?;
+        let companies = Instant::now();
         touched.extend(step.persons().await?);
+        tracing::debug!(
+            %import_id,
+            rows = step.readings.len(),
+            look_up_ms = (looked_up - begun).as_millis(),
+            companies_ms = (companies - looked_up).as_millis(),
+            persons_ms = companies.elapsed().as_millis(),
+            "a step of an import"
+        );
         for touched in touched {
             counted.record(&touched, import_id);
         }

@@ -50,7 +50,8 @@ async fn end_of(client: &Client, import_id: &str) -> Value {
     let started = Instant::now();
     loop {
         // The service may be dead for a moment.
-        if let Ok(answer) = client.try_command(Method::GET, &format!("/v1/imports/{import_id}"), &[], Bytes::new()).await
+        if let Ok(answer) =
+            client.try_command(Method::GET, &format!("/v1/imports/{import_id}"), &[], Bytes::new()).await
             && answer.status == StatusCode::OK
             && !["receiving", "running"].contains(&answer.json["state"].as_str().expect("a state"))
         {
@@ -240,7 +241,8 @@ async fn ten_kills_change_nothing_of_an_import() {
     superuser.execute(sql, &[&tenant]).await.expect("a tenant");
     let sql = "INSERT INTO access.api_keys (prefix, tenant_id, secret_sha256, role) VALUES ($1, $2, $3, 'admin')";
     superuser.execute(sql, &[&key.prefix(), &tenant, &&key.secret_sha256()[..]]).await.expect("a key");
-    let head = async || -> i64 { superuser.query_one("SELECT position FROM log.head", &[]).await.expect("a head").get(0) };
+    let head =
+        async || -> i64 { superuser.query_one("SELECT position FROM log.head", &[]).await.expect("a head").get(0) };
     let (total, start) = (head().await, head().await);
     let disturbed = test.client_with(key.expose());
     let second = send(&disturbed, &list).await;
@@ -252,7 +254,8 @@ async fn ten_kills_change_nothing_of_an_import() {
         assert!(came < start + total, "it still runs");
         let pid = test.stack.pid(Part::CommandService(1));
         test.stack.kill(Part::CommandService(1));
-        eventually("a new process", async || test.stack.pid(Part::CommandService(1)).filter(|now| Some(*now) != pid)).await;
+        eventually("a new process", async || test.stack.pid(Part::CommandService(1)).filter(|now| Some(*now) != pid))
+            .await;
     }
     let killed = end_of(&disturbed, &second).await;
 
@@ -283,7 +286,9 @@ fn numbered(rows: Vec<Value>) -> Vec<String> {
         let mut text = row.to_string();
         let mut at: usize = 0;
         while at + 36 <= text.len() {
-            if let Some(id) = text.get(at..at + 36).filter(|id| id.as_bytes()[8] == b'-').and_then(|id| Uuid::parse_str(id).ok()) {
+            if let Some(id) =
+                text.get(at..at + 36).filter(|id| id.as_bytes()[8] == b'-').and_then(|id| Uuid::parse_str(id).ok())
+            {
                 let next = known.len();
                 let number = format!("record {}", known.entry(id).or_insert(next));
                 text.replace_range(at..at + 36, &number);

@@ -168,7 +168,8 @@ impl World {
                 (Some(id), _) => Person::Id(id.clone()),
                 (None, Some(email)) => Person::Mail(company_key.clone(), email.as_str().to_lowercase()),
                 (None, None) => {
-                    let at_company = company_key.clone().unwrap_or_else(|| bare_name(&cell("Company").unwrap_or_default()));
+                    let at_company =
+                        company_key.clone().unwrap_or_else(|| bare_name(&cell("Company").unwrap_or_default()));
                     let lower = |name: &Option<String>| name.as_deref().unwrap_or_default().to_lowercase();
                     Person::Name(at_company, lower(&first), lower(&last))
                 }
@@ -184,7 +185,10 @@ impl World {
                 ("domain", company_key.clone().map(Value::from)),
             ];
             let mail = email.map(|email| Person::Mail(company_key.clone(), email.as_str().to_lowercase()));
-            let known = [Some(person.clone()), mail.clone()].into_iter().flatten().find_map(|key| self.persons.get(&key).copied());
+            let known = [Some(person.clone()), mail.clone()]
+                .into_iter()
+                .flatten()
+                .find_map(|key| self.persons.get(&key).copied());
             let place = known.unwrap_or_else(|| {
                 effect = Effect::Created;
                 self.prospects.push(Values::default());
