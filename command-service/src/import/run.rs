@@ -102,6 +102,7 @@ impl Run {
             // Only the first step of this run can have been begun by another one.
             let begun = if done == import.chunks_done { self.already(position).await? } else { Already::new() };
             let mut already = Arc::new(begun);
+            let waited = Instant::now();
             let mut prepared =
                 next.await.map_err(|error| Trouble::Lasting(format!("reading rows broke: {error}")))??;
             let waited_ms = waited.elapsed().as_millis();
