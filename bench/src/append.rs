@@ -115,6 +115,17 @@ pub async fn library(store: &Store, length: Duration, claim: bool) -> anyhow::Re
     .await
 }
 
+/// `limit.import_insert`: the same as `limit.insert`, right before the imports.
+///
+/// # Errors
+/// If the server refuses.
+pub async fn limit_of_imports(stack: &BenchStack, length: Duration, results: &mut Results) -> anyhow::Result<()> {
+    let database = stack.fresh("limit").await?;
+    make_bare(&stack.superuser(&database).await?).await?;
+    results.add("limit.import_insert", "events/s", limit(stack, &database, length).await?);
+    stack.remove(&database).await
+}
+
 /// One round of the limits alone.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ mod clock;
 mod fanout;
 mod foreign;
 mod http;
+mod import;
 mod load;
 mod peer;
 mod read;
@@ -37,6 +38,9 @@ struct Flags {
     /// Seconds that a foreign transaction keeps its snapshot open while events are appended.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(5..=3600))]
     foreign_seconds: u64,
+    /// Lines of the lists that are imported.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    import_lines: u64,
     /// Only these groups, separated by commas.
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Group>,
@@ -62,6 +66,8 @@ enum Group {
     Read,
     /// Appending while a foreign transaction keeps its snapshot.
     Foreign,
+    /// Lists of customers, new and again.
+    Import,
 }
 
 #[tokio::main]
@@ -101,6 +107,11 @@ async fn main() -> anyhow::Result<()> {
         foreign::run(&stack, length, Duration::from_secs(flags.foreign_seconds), &mut results).await?;
     }
     stack.memory(&mut results)?;
+    // Last of all: after it the tables are large, and the memory is an import's.
+    if wanted(Group::Import) {
+        eprintln!("imports of {} lines", flags.import_lines);
+        import::run(&stack, length, flags.import_lines, &mut results).await?;
+    }
     print!("{}", results.table());
     if !flags.dry_run {
         results.write()?;

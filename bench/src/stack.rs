@@ -132,15 +132,41 @@ impl BenchStack {
     /// # Errors
     /// If the processes cannot be looked at.
     pub fn memory(&self, results: &mut Results) -> anyhow::Result<()> {
-        let pids = std::fs::read_to_string(self.data.join("pids.json")).context("pids.json")?;
-        let pids: BTreeMap<String, u32> = serde_json::from_str(&pids)?;
         for part in ["command_service", "projector", "query_service"] {
-            let pid = pids.get(part).with_context(|| format!("no {part} in pids.json"))?;
-            let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-            let kib: f64 = line.context("no VmRSS in the process's status")?.parse()?;
-            results.add(&format!("memory.{part}"), "MiB", kib / 1024.0);
+            results.add(&format!("memory.{part}"), "MiB", self.memory_mib(part, "VmRSS:")?);
         }
         Ok(())
+    }
+
+    /// Has a service's greatest resident memory counted from now on.
+    ///
+    /// # Errors
+    /// If the system does not let us.
+    pub fn forget_peak(&self, part: &str) -> anyhow::Result<()> {
+        let path = self.process(part)?.join("clear_refs");
+        // 5: the peak becomes what is resident now (proc(5)).
+        std::fs::write(&path, "5").with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The greatest resident memory of a service since [`BenchStack::forget_peak`], in MiB.
+    ///
+    /// # Errors
+    /// If the process cannot be looked at.
+    pub fn peak_mib(&self, part: &str) -> anyhow::Result<f64> {
+        self.memory_mib(part, "VmHWM:")
+    }
+
+    fn memory_mib(&self, part: &str, line: &str) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(self.process(part)?.join("status"))?;
+        let kib = status.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB"));
+        let kib: f64 = kib.with_context(|| format!("no {line} in the process's status"))?.parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    fn process(&self, part: &str) -> anyhow::Result<PathBuf> {
+        let pids = std::fs::read_to_string(self.data.join("pids.json")).context("pids.json")?;
+        let pids: BTreeMap<String, u32> = serde_json::from_str(&pids)?;
+        let pid = pids.get(part).with_context(|| format!("no {part} in pids.json"))?;
+        Ok(Path::new("/proc").join(pid.to_string()))
     }
 }

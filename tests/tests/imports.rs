@@ -1,6 +1,8 @@
 //! Lists of people and companies through `POST /v1/imports`: every row is accounted for, nothing is doubled, and it can be taken back.
 
 mod forms;
+mod messy;
+mod reference;
 mod refusals;
 mod rules;
 mod undo;

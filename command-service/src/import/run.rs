@@ -1,7 +1,7 @@
 //! Working through an import's rows, step by step: prepare, carry out, keep what became of each row, note that the step is done.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::ImportCommand;
 use domain::import::{ChunkFinished, ImportState};
@@ -102,8 +102,10 @@ impl Run {
             // Only the first step of this run can have been begun by another one.
             let begun = if done == import.chunks_done { self.already(position).await? } else { Already::new() };
             let mut already = Arc::new(begun);
+            let waited = Instant::now();
             let mut prepared =
                 next.await.map_err(|error| Trouble::Lasting(format!("reading rows broke: {error}")))??;
+            let waited_ms = waited.elapsed().as_millis();
             let last = prepared.last;
             next = ahead(&reader, last);
             let mut wait = RETRY_FIRST;
@@ -122,11 +124,14 @@ impl Run {
                     Err(trouble) => return Err(trouble),
                 }
             };
+            let carried_out = Instant::now();
             let part = i32::try_from(last).expect("far fewer chunks than i32::MAX");
             self.staging.put_outcomes(&reader.file, part, &lines(&outcomes)).await?;
             metrics::counter!("prospectus_import_rows_total").increment(outcomes.len() as u64);
             let finished = ChunkFinished { first: done + 1, last, tally: counted.tally, position: counted.position };
             position = self.command(ImportCommand::FinishChunk(finished)).await?;
+            let kept_ms = carried_out.elapsed().as_millis();
+            tracing::debug!(import_id = %self.import_id, waited_ms, kept_ms, "a step of an import is kept");
             done = last;
         }
         self.command(ImportCommand::Finish).await?;

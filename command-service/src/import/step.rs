@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use domain::company::{Change, CompanySaid, RowEffect};
 use domain::import::Tally;
@@ -36,6 +37,9 @@ pub struct Counted {
     /// Companies and prospects that are counted as unchanged: halves of their ids.
     unchanged: [HashSet<u64>; 2],
 }
+
+/// What the ids of new pages on social media are made of: no row makes as many records.
+const SEED_SLOT: usize = 1_000_000;
 
 /// Records that are remembered as unchanged; those beyond may be counted more than once.
 const UNCHANGED_MAX: usize = 4_000_000;
@@ -74,15 +78,19 @@ struct Touched {
     changed_by: Option<Uuid>,
 }
 
+/// What the step's rows say of one company, and where they stand.
 struct CompanyGroup {
     new: bool,
-    rows: Vec<(usize, CompanySaid)>,
+    places: Vec<usize>,
+    rows: Vec<CompanySaid>,
     looks_like: Option<Uuid>,
 }
 
+/// What the step's rows say of one person, and where: the row, and which of its persons.
 struct PersonGroup {
     new: bool,
-    rows: Vec<((usize, usize), ProspectSaid)>,
+    places: Vec<(usize, usize)>,
+    rows: Vec<ProspectSaid>,
 }
 
 impl Step {
@@ -101,9 +109,20 @@ impl Step {
         let told = readings.iter().map(|_| Told::default()).collect();
         let (holders, matches) = (HashMap::new(), HashMap::new());
         let mut step = Self { world, import_id, rule, already, readings, told, holders, matches, position: 0 };
+        let begun = Instant::now();
         step.look_up().await?;
+        let looked_up = Instant::now();
         let mut touched = step.companies().await?;
+        let companies = Instant::now();
         touched.extend(step.persons().await?);
+        tracing::debug!(
+            %import_id,
+            rows = step.readings.len(),
+            look_up_ms = (looked_up - begun).as_millis(),
+            companies_ms = (companies - looked_up).as_millis(),
+            persons_ms = companies.elapsed().as_millis(),
+            "a step of an import"
+        );
         for touched in touched {
             counted.record(&touched, import_id);
         }
@@ -143,13 +162,13 @@ impl Step {
             for (id, group, result) in self.run_companies(&places).await? {
                 match result {
                     Ok(carried) => touched.push(self.note_company(id, &group, carried)),
-                    Err(Trouble::Overtaken) => again.extend(group.rows.iter().map(|(place, _)| *place)),
+                    Err(Trouble::Overtaken) => again.extend(group.places),
                     Err(Trouble::Refused(errors)) => {
                         // The row that would have made the company; those after it may still make one.
-                        let ((first, _), rest) = group.rows.split_first().expect("a group has rows");
+                        let (first, rest) = group.places.split_first().expect("a group has rows");
                         let detail = errors.0.first().map(|error| error.detail.clone()).unwrap_or_default();
                         self.readings[*first].refuse(RowReason::new("no_company", detail));
-                        again.extend(rest.iter().map(|(place, _)| *place));
+                        again.extend(rest);
                     }
                     Err(trouble) => return Err(trouble),
                 }
@@ -187,22 +206,23 @@ impl Step {
             }
             let new = known.is_none();
             let looks_like = if new { self.looks_like(&said, id) } else { None };
-            let group = groups.entry(id, || CompanyGroup { new, rows: Vec::new(), looks_like });
-            group.rows.push((place, said));
+            let group = groups.entry(id, || CompanyGroup { new, places: Vec::new(), rows: Vec::new(), looks_like });
+            group.places.push(place);
+            group.rows.push(said);
         }
-        let commands = groups.into_iter().map(|(id, group)| {
+        let mut commands = Vec::new();
+        for (id, group) in groups.into_iter() {
+            let turn = self.world.turn().await?;
             let (world, rule, import_id) = (Arc::clone(&self.world), Arc::clone(&self.rule), self.import_id);
             let since = self.already.get(&id).copied();
-            let (first, _) = group.rows[0];
-            let seed = record_id(import_id, self.readings[first].row, 1_000_000);
-            tokio::spawn(async move {
-                let rows: Vec<CompanySaid> = group.rows.iter().map(|(_, said)| said.clone()).collect();
-                let result =
-                    world.company(Place { id, new: group.new, since }, &rows, &rule, group.looks_like, seed).await;
+            let seed = record_id(import_id, self.readings[group.places[0]].row, SEED_SLOT);
+            commands.push(tokio::spawn(async move {
+                let place = Place { id, new: group.new, since };
+                let result = world.company(place, &group.rows, &rule, group.looks_like, seed).await;
+                drop(turn);
                 (id, group, result)
-            })
-        });
-        let commands: Vec<_> = commands.collect();
+            }));
+        }
         joined(commands).await
     }
 
@@ -219,7 +239,7 @@ impl Step {
 
     fn note_company(&mut self, id: Uuid, group: &CompanyGroup, carried: Carried) -> Touched {
         let mut change = Change::Unchanged;
-        for ((place, _), effect) in group.rows.iter().zip(&carried.rows) {
+        for (place, effect) in group.places.iter().zip(&carried.rows) {
             change = change.max(effect.change);
             let told = &mut self.told[*place];
             told.company = Some(id);
@@ -260,12 +280,12 @@ impl Step {
             for (id, group, result) in self.run_persons(&places).await? {
                 match result {
                     Ok(carried) => touched.push(self.note_person(id, &group, carried)),
-                    Err(Trouble::Overtaken) => again.extend(group.rows.iter().map(|(place, _)| *place)),
+                    Err(Trouble::Overtaken) => again.extend(group.places),
                     Err(Trouble::Refused(errors)) => {
-                        let (((row, _), _), rest) = group.rows.split_first().expect("a group has rows");
+                        let ((row, _), rest) = group.places.split_first().expect("a group has rows");
                         let detail = errors.0.first().map(|error| error.detail.clone()).unwrap_or_default();
                         self.readings[*row].refuse(RowReason::new("no_person", detail));
-                        again.extend(rest.iter().map(|(place, _)| *place));
+                        again.extend(rest);
                     }
                     Err(trouble) => return Err(trouble),
                 }
@@ -304,19 +324,21 @@ impl Step {
             if let Some(value) = known_as {
                 said.may_be_known = *self.holders.entry(value).or_insert(id) == id;
             }
-            let group = groups.entry(id, || PersonGroup { new: known.is_none(), rows: Vec::new() });
-            group.rows.push(((place, person), said));
+            let group = groups.entry(id, || PersonGroup { new: known.is_none(), places: Vec::new(), rows: Vec::new() });
+            group.places.push((place, person));
+            group.rows.push(said);
         }
-        let commands = groups.into_iter().map(|(id, group)| {
+        let mut commands = Vec::new();
+        for (id, group) in groups.into_iter() {
+            let turn = self.world.turn().await?;
             let (world, rule) = (Arc::clone(&self.world), Arc::clone(&self.rule));
             let since = self.already.get(&id).copied();
-            tokio::spawn(async move {
-                let rows: Vec<ProspectSaid> = group.rows.iter().map(|(_, said)| said.clone()).collect();
-                let result = world.prospect(Place { id, new: group.new, since }, &rows, &rule).await;
+            commands.push(tokio::spawn(async move {
+                let result = world.prospect(Place { id, new: group.new, since }, &group.rows, &rule).await;
+                drop(turn);
                 (id, group, result)
-            })
-        });
-        let commands: Vec<_> = commands.collect();
+            }));
+        }
         joined(commands).await
     }
 
@@ -339,18 +361,19 @@ impl Step {
         let values: Vec<Value> = asked.iter().map(|(value, ..)| value.clone()).collect();
         self.holders.extend(self.world.holders(&values).await?);
         asked.retain(|(value, ..)| !self.holders.contains_key(value));
-        let looks = asked.into_iter().map(|(value, candidates, company)| {
-            let world = Arc::clone(&self.world);
-            tokio::spawn(async move {
+        let mut looks = Vec::new();
+        for (value, candidates, company) in asked {
+            let (world, turn) = (Arc::clone(&self.world), self.world.turn().await?);
+            looks.push(tokio::spawn(async move {
+                let _turn = turn;
                 for candidate in candidates {
                     if world.is_at(candidate, company).await? {
                         return Ok(Some((value, candidate)));
                     }
                 }
                 Ok::<_, Trouble>(None)
-            })
-        });
-        let looks: Vec<_> = looks.collect();
+            }));
+        }
         for found in joined(looks).await? {
             if let Some((value, id)) = found? {
                 self.holders.entry(value).or_insert(id);
@@ -361,7 +384,7 @@ impl Step {
 
     fn note_person(&mut self, id: Uuid, group: &PersonGroup, carried: Carried) -> Touched {
         let mut change = Change::Unchanged;
-        for (((place, _), _), effect) in group.rows.iter().zip(&carried.rows) {
+        for ((place, _), effect) in group.places.iter().zip(&carried.rows) {
             change = change.max(effect.change);
             let told = &mut self.told[*place];
             if !told.prospects.contains(&id) {

@@ -14,7 +14,7 @@ use event_store::append::Refused;
 use event_store::executor::ExecuteError;
 use event_store::{Executor, Metadata, Request, lookup};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::staging::{Staging, StagingError};
@@ -108,6 +108,15 @@ impl World {
         dry_run: bool,
     ) -> Self {
         Self { tenant_id, executors, staging, metadata, turns, rehearsal: dry_run.then(Mutex::default) }
+    }
+
+    /// Waits for a place for one command, taken before it is begun: what waits takes no memory then.
+    ///
+    /// # Errors
+    /// [`Trouble::Passing`], if the process ends.
+    pub async fn turn(&self) -> Result<OwnedSemaphorePermit, Trouble> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        turn.map_err(|_| Trouble::Passing("the service is stopping".to_owned()))
     }
 
     /// Whether a dry run remembers as much as it may.
@@ -208,7 +217,6 @@ impl World {
     /// # Errors
     /// [`Trouble::Passing`]
     pub async fn is_at(&self, prospect: Uuid, company: Option<Uuid>) -> Result<bool, Trouble> {
-        let _turn = self.turns.acquire().await.map_err(|_| Trouble::Passing("stopping".to_owned()))?;
         let prospect = self.glance_at_prospect(prospect).await?;
         if prospect.status != Status::Live {
             return Ok(false);
@@ -265,7 +273,6 @@ impl World {
             Ok((taken.events, carried))
         };
         let Place { id, new, since } = place;
-        let _turn = self.turns.acquire().await.map_err(|_| Failed::Store(Trouble::Passing("stopping".to_owned())))?;
         let request = self.request();
         let Some(rehearsal) = &self.rehearsal else {
             let done = executor.carry(id, new, &request, |state, context| carry(state, context.now)).await;

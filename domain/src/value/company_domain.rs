@@ -122,7 +122,7 @@ impl DomainOfHost {
 
     /// `https://github.com/acme` is a page of somebody on a host that is GitHub's; `github.com` alone, or an address there, is
     /// GitHub's own. Under a private suffix (`acme.github.io`) everything is somebody's page, but where the suffix is sold like a
-    /// public one (`acme.uk.com`).
+    /// public one (`acme.uk.com`); some domains are like that without being on the list (`acme.wordpress.com`).
     fn is_on_a_shared_host(&self) -> bool {
         let domain = self.domain.as_str();
         let suffix = psl::suffix(domain.as_bytes());
@@ -130,7 +130,9 @@ impl DomainOfHost {
             return true;
         }
         let host = self.host.strip_prefix("www.").unwrap_or(&self.host);
+        let is_below = host != domain && self.form != Form::Address;
         PAGE_HOSTS.binary_search(&host).is_ok()
+            || (is_below && HOSTS_BELOW.binary_search(&domain).is_ok())
             || (self.form == Form::Page && SHARED_HOSTS.binary_search(&domain).is_ok())
     }
 }
@@ -483,6 +485,30 @@ const PAGE_HOSTS: &[&str] = &[
     "sites.google.com",
 ];
 
+/// Domains that are their owner's, while the hosts below them are other people's pages, sorted. The Public Suffix List has most of their
+/// kind, not these.
+const HOSTS_BELOW: &[&str] = &[
+    "atlassian.net",
+    "bandcamp.com",
+    "business.site",
+    "gumroad.com",
+    "hubpages.com",
+    "itch.io",
+    "jimdo.com",
+    "jimdofree.com",
+    "livejournal.com",
+    "medium.com",
+    "squarespace.com",
+    "strikingly.com",
+    "substack.com",
+    "tumblr.com",
+    "typeform.com",
+    "webs.com",
+    "weebly.com",
+    "wordpress.com",
+    "zendesk.com",
+];
+
 /// Private suffixes of the Public Suffix List under which domains are sold to anybody, as under a public one, sorted.
 const SOLD_SUFFIXES: &[&str] = &[
     "ae.org",
@@ -541,7 +567,7 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted_as_they_are_searched() {
-        for list in [FREE_MAIL, SHARED_HOSTS, PAGE_HOSTS, SOLD_SUFFIXES] {
+        for list in [FREE_MAIL, SHARED_HOSTS, PAGE_HOSTS, HOSTS_BELOW, SOLD_SUFFIXES] {
             assert!(list.is_sorted_by(|one, next| one < next), "{list:?}");
         }
     }
