@@ -13,6 +13,7 @@ mod bind;
 mod builtin;
 mod charset;
 mod convert;
+mod counted;
 mod decompress;
 mod fields;
 mod form;

@@ -13,7 +13,7 @@ pub use event::{CompanyRestored, CompanyReviewResolved, CompanySocialMediaRemove
 pub use import::{
     Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms,
 };
-pub use import::{Undo, take_in, undo};
+pub use import::{take_in, undo};
 pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, STANDS_FOR_MAX};
 pub use merge::{MergeInto, merge, merge_in_review, unmerge};
 pub use state::Company;

@@ -20,6 +20,7 @@ pub mod provenance;
 pub mod record;
 pub mod review;
 pub mod status;
+pub mod undo;
 pub mod value;
 
 pub use claim::{Claim, ClaimKey, Match};
@@ -32,3 +33,4 @@ pub use prospect::{Prospect, ProspectCommand, ProspectError, ProspectEvent};
 pub use provenance::{Conflict, ConflictRule, Said};
 pub use record::{Context, Record, RecordEvent, StoredEventError};
 pub use status::Status;
+pub use undo::Undo;

@@ -66,16 +66,21 @@ macro_rules! profile {
                 })+
             }
 
-            /// Of the changes, those that fill a blank, and those that contradict what is here and of which `wins` says so, being
-            /// given the field's name, the value here and the new one.
+            /// Of the changes, those that fill a blank that `fills` lets be filled, and those that contradict what is here and of which
+            /// `wins` says so, being given the field's name, the value here and the new one.
             #[must_use]
             pub fn settle(
                 &self,
                 mut changes: $changes,
+                fills: impl Fn(&'static str, &serde_json::Value) -> bool,
                 mut wins: impl FnMut(&'static str, &serde_json::Value, &serde_json::Value) -> bool,
             ) -> $changes {
                 $(if changes.$field.as_ref() == Some(&self.$field) {
                     changes.$field = None;
+                } else if let (None, Some(Some(new))) = (&self.$field, &changes.$field) {
+                    if !fills(stringify!($field), &crate::profile::as_json(new)) {
+                        changes.$field = None;
+                    }
                 } else if let (Some(here), Some(Some(new))) = (&self.$field, &changes.$field)
                     && !wins(stringify!($field), &crate::profile::as_json(here), &crate::profile::as_json(new))
                 {

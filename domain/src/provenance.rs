@@ -60,9 +60,6 @@ pub struct Provenance {
     /// Hashes of what a source has said of a field and what does not stand there any more, or never did.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     superseded: BTreeSet<u64>,
-    /// The import that changed the record last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changed_by: Option<Uuid>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,17 +96,7 @@ pub struct Conflict {
 impl Provenance {
     /// Everything is from one row, or, without one, entered by hand.
     pub fn of(said: Option<&Said>) -> Self {
-        Self { registered: said.map(Origin::of), changed_by: said.map(|said| said.import_id), ..Self::default() }
-    }
-
-    /// The import that changed the record last, whatever people did since.
-    pub fn changed_by(&self) -> Option<Uuid> {
-        self.changed_by
-    }
-
-    /// An import changes the record.
-    pub(crate) fn note(&mut self, said: &Said) {
-        self.changed_by = Some(said.import_id);
+        Self { registered: said.map(Origin::of), ..Self::default() }
     }
 
     /// Which of two different values of a field wins: the one that stands or the one that is said.
@@ -147,6 +134,12 @@ impl Provenance {
             false if known => Verdict::LostBefore,
             false => Verdict::Loses,
         }
+    }
+
+    /// Whether the source has said this value before, and somebody has cleared it since: a blank that stays one when the list says it
+    /// again.
+    pub fn was_taken_away(&self, said: &Said, field: &str, new: &Value) -> bool {
+        !self.superseded.is_empty() && self.superseded.contains(&fingerprint(said.source.as_str(), field, new))
     }
 
     /// A field takes another value: by what a row says, or by hand. `stood` is the value before, where there was one.

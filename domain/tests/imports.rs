@@ -1,12 +1,12 @@
 //! What rows of imports do to a company and a person, and how that is taken back.
 
-use domain::company::{Change, CompanySaid, Terms, Undo, UpdateCompany};
+use domain::company::{Change, CompanySaid, Terms, UpdateCompany};
 use domain::prospect::{ProspectSaid, UpdateProspect};
 use domain::provenance::Said;
 use domain::review::ReviewReason;
 use domain::value::{DomainOfHost, Line};
 use domain::{
-    Company, CompanyCommand, CompanyEvent, ConflictRule, Prospect, ProspectCommand, Record, RecordEvent, Status,
+    Company, CompanyCommand, CompanyEvent, ConflictRule, Prospect, ProspectCommand, Record, RecordEvent, Status, Undo,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -182,6 +182,77 @@ fn a_person_is_known_by_its_address_at_its_company_and_a_sealed_event_says_nothi
     assert!(!debug.to_lowercase().contains("ada") && !debug.contains("King"), "{debug}");
 }
 
+#[test]
+fn imports_are_taken_back_one_after_the_other_the_last_one_first() {
+    let mut history = Vec::new();
+    let rule = ConflictRule::Newest;
+    let row =
+        |import: u128, name: &str| company_row(said("crm", import, 1, None), json!({ "name": name }), Some("acme.com"));
+    change_by(&mut history, &row(1, "One"), &rule);
+    let first = fold::<Company>(&history);
+    change_by(&mut history, &row(2, "Two"), &rule);
+    assert_eq!(domain::company::undo(&history, Uuid::from_u128(1)), Undo::ChangedSince);
+    for (import, expected) in [(2, Some(first)), (1, None)] {
+        let Undo::By(event) = domain::company::undo(&history, Uuid::from_u128(import)) else { panic!("{import}") };
+        history.push(event);
+        let after = fold::<Company>(&history);
+        match expected {
+            Some(before) => assert_eq!(after, before),
+            None => assert_eq!(after.status, Status::Deleted),
+        }
+    }
+}
+
+fn change_by(history: &mut Vec<CompanyEvent>, row: &CompanySaid, rule: &ConflictRule) {
+    hear(history, std::slice::from_ref(row), rule);
+}
+
+#[test]
+fn what_a_person_cleared_stays_clear_until_the_list_says_something_else() {
+    let mut history = Vec::new();
+    let rule = ConflictRule::Newest;
+    let row = |import: u128, city: &str| {
+        company_row(
+            said("crm", import, 1, None),
+            json!({"name": "Acme", "city": city, "attributes": {"tier": "a"}}),
+            Some("acme.com"),
+        )
+    };
+    change_by(&mut history, &row(1, "Ulm"), &rule);
+    change(&mut history, json!({"city": null, "attributes": {"tier": null}}));
+    let events = history.len();
+    change_by(&mut history, &row(2, "Ulm"), &rule);
+    assert_eq!(history.len(), events);
+    change_by(&mut history, &row(3, "Bonn"), &rule);
+    let company = fold::<Company>(&history);
+    assert_eq!(
+        (company.profile.city.map(|city| city.to_string()).as_deref(), company.attributes.get("tier")),
+        (Some("Bonn"), None)
+    );
+    // And whom somebody took away from a company.
+    let person = person_row(said("crm", 1, 1, None), json!({"email": "ada@acme.com"}), Some(7));
+    let taken =
+        domain::prospect::take_in(&Prospect::default(), std::slice::from_ref(&person), &rule).expect("taken in");
+    let mut state = fold::<Prospect>(&taken.events);
+    let unassign = ProspectCommand::Update(UpdateProspect::parse(json!({"company_id": null})).expect("good"));
+    for event in state.decide(unassign, &context()).expect("it may") {
+        state.evolve(&event);
+    }
+    assert!(domain::prospect::take_in(&state, &[person], &rule).expect("taken in").events.is_empty());
+}
+
+#[test]
+fn whoever_is_at_a_company_that_was_merged_into_the_row_s_is_at_it_already() {
+    let rule = ConflictRule::Newest;
+    let person = |company| person_row(said("crm", 1, 1, None), json!({"email": "ada@acme.com"}), Some(company));
+    let taken = domain::prospect::take_in(&Prospect::default(), &[person(7)], &rule).expect("taken in");
+    let state = fold::<Prospect>(&taken.events);
+    let mut row = person(8);
+    row.company_stands_for = vec![Uuid::from_u128(7)];
+    let taken = domain::prospect::take_in(&state, &[row], &rule).expect("taken in");
+    assert!(taken.events.is_empty() && taken.rows[0].conflicts.is_empty(), "{taken:?}");
+}
+
 /// One thing that happens to a company.
 #[derive(Debug, Clone)]
 enum Step {
@@ -235,10 +306,19 @@ proptest! {
                 Step::Undo(import) => {
                     let import_id = Uuid::from_u128(import.into());
                     let begun = history.iter().position(|event| event.import_id() == Some(import_id));
-                    let others = begun.is_some_and(|begun| history[begun..].iter().any(|event| event.import_id() != Some(import_id)));
+                    // Of what was taken back to what was before, nothing counts, neither the rows nor the taking back.
+                    let back: Vec<Uuid> = history.iter().filter_map(|event| match event {
+                        CompanyEvent::CompanyImportUndone(undone) if undone.before.is_some() => Some(undone.import_id),
+                        _ => None,
+                    }).collect();
+                    let counts = |event: &CompanyEvent| match event {
+                        CompanyEvent::CompanyImportUndone(undone) => undone.before.is_none(),
+                        event => event.import_id().is_none_or(|of| of != import_id && !back.contains(&of)),
+                    };
+                    let others = begun.is_some_and(|begun| history[begun..].iter().any(counts));
                     match domain::company::undo(&history, import_id) {
                         Undo::Nothing => prop_assert!(begun.is_none()),
-                        Undo::Done => prop_assert!(others),
+                        Undo::Done => prop_assert!(begun.is_some()),
                         Undo::ChangedSince => prop_assert!(others),
                         Undo::By(event) => {
                             let begun = begun.expect("there is something to undo");

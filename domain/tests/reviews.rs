@@ -130,13 +130,13 @@ fn undoing_an_import_brings_back_that_it_was_left_alone_and_leaves_what_was_deci
     let left = ada.decide(resolve(ProspectResolution::LeftAlone), &context()).unwrap();
     evolve(&mut ada, &left);
     events.extend(left);
-    assert_eq!(undo(&events, Uuid::from_u128(1)), domain::company::Undo::ChangedSince);
+    assert_eq!(undo(&events, Uuid::from_u128(1)), domain::Undo::ChangedSince);
     let before = ada.clone();
     let mut leads = row(2);
     leads.company_id = Some(COMPANY);
     events.extend(said(&mut ada, &leads).0);
     assert!(ada.company_id == Some(COMPANY) && !ada.left_alone);
-    let domain::company::Undo::By(back) = undo(&events, Uuid::from_u128(2)) else { panic!("it can be undone") };
+    let domain::Undo::By(back) = undo(&events, Uuid::from_u128(2)) else { panic!("it can be undone") };
     evolve(&mut ada, &[back]);
     assert_eq!(ada, before);
 }

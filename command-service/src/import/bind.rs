@@ -17,10 +17,10 @@ use super::template::{Piece, Template, filled};
 /// The longest key of an attribute, in characters.
 const KEY_CHARS_MAX: usize = domain::value::Attributes::KEY_MAX;
 /// The most prospects of one row.
-const PEOPLE_MAX: usize = 100;
+const PEOPLE_MAX: usize = 25;
 const TOO_MANY_PEOPLE: Unreadable = Unreadable {
     code: "too_many_people",
-    detail: "must have at most 100 entries: a row has at most that many prospects",
+    detail: "must have at most 25 entries: a row has at most that many prospects",
 };
 /// One of these says that there is a person in the row.
 const OF_A_PERSON: &[&str] =

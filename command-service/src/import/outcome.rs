@@ -37,8 +37,12 @@ pub struct RowOutcome {
     pub text: String,
     /// The company that it speaks of.
     pub company_id: Option<Uuid>,
+    /// What it did to it.
+    pub company_change: Option<Change>,
     /// The persons that it speaks of.
     pub prospect_ids: Vec<Uuid>,
+    /// What it did to each of them.
+    pub prospect_changes: Vec<Change>,
     /// Why it was left out or should be looked at, and what of it lost.
     pub reasons: Vec<RowReason>,
 }
@@ -93,9 +97,11 @@ impl Outcome {
 }
 
 impl RowOutcome {
-    /// The records that the row speaks of, each with whether it is a prospect.
-    pub fn speaks_of(&self) -> impl Iterator<Item = (Uuid, bool)> {
-        self.company_id.map(|id| (id, false)).into_iter().chain(self.prospect_ids.iter().map(|id| (*id, true)))
+    /// The records that the row speaks of, each with whether it is a prospect and what the row did to it.
+    pub fn records(&self) -> impl Iterator<Item = (Uuid, bool, Change)> {
+        let company = self.company_id.zip(self.company_change).map(|(id, change)| (id, false, change));
+        let prospects = self.prospect_ids.iter().zip(&self.prospect_changes);
+        company.into_iter().chain(prospects.map(|(id, change)| (*id, true, *change)))
     }
 }
 

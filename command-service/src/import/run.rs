@@ -3,27 +3,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::ImportCommand;
 use domain::import::{ChunkFinished, ImportState};
+use domain::{ImportCommand, ImportError};
+use event_store::executor::ExecuteError;
 use event_store::load::Loaded;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::bind::Bound;
+use super::counted::Counted;
 use super::intake::Chunk;
 use super::mapping::Mapping;
-use super::outcome::{Outcome, RowOutcome};
+use super::outcome::RowOutcome;
 use super::reading::{Origin, Reading};
 use super::rows::rows;
 use super::staging::{File, Head, Staging, StagingError};
-use super::step::{Already, Counted, Step};
+use super::step::{Already, Step};
 use super::world::{Trouble, World};
 use crate::carry_out::Executors;
 
 /// A step ends with the chunk that makes it as long as this, in rows and in bytes of text.
-const STEP_ROWS: u64 = 4_000;
+const STEP_ROWS: usize = 4_000;
 const STEP_BYTES: usize = 2 << 20;
+/// Or in persons, of whom a row may have several.
+const STEP_PERSONS: usize = 8_000;
 /// How long a step waits before it is tried again: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(3);
@@ -72,7 +76,9 @@ impl Run {
             ImportState::Running => match self.rows(import).await {
                 Err(Trouble::Lasting(why)) => {
                     tracing::error!(import_id = %self.import_id, why, "an import cannot go on");
-                    self.fail("broken", &format!("it cannot go on ({why}); what it did until here can be undone")).await
+                    // Why is not for the log: it may hold what a server said of a row.
+                    let detail = "it cannot go on; the service's own log says why, beside the import's id; what it did until here can be undone";
+                    self.fail("broken", detail).await
                 }
                 other => other,
             },
@@ -161,7 +167,14 @@ impl Run {
     pub async fn command(&self, command: ImportCommand) -> Result<i64, Trouble> {
         let request = super::request(self.tenant_id, super::metadata(self.import_id, "import"));
         let done = self.executors.imports.execute(self.import_id, command, &request, |_| serde_json::Map::new()).await;
-        Ok(done.map_err(super::world::trouble_of)?.position)
+        match done {
+            Ok(answer) => Ok(answer.position),
+            // Another process has gone on with it: nothing here is to be noted as failed.
+            Err(ExecuteError::Domain(error @ (ImportError::OtherChunk(_) | ImportError::NotNow(_)))) => {
+                Err(Trouble::Passing(error.to_string()))
+            }
+            Err(error) => Err(super::world::trouble_of(error)),
+        }
     }
 
     async fn fail(&self, code: &str, detail: &str) -> Result<(), Trouble> {
@@ -192,17 +205,13 @@ impl Run {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// Which records the finished steps have counted as unchanged.
+    /// Which records the finished steps have met.
     async fn recall(&self, file: &File, chunks_done: u32, counted: &mut Counted) -> Result<(), Trouble> {
         let last = i32::try_from(chunks_done).expect("far fewer chunks than i32::MAX");
         let mut after = 0;
         while let Some((part, text)) = self.staging.outcomes_after(file, after, last).await? {
             after = part;
-            for outcome in read_lines(&text)?.iter().filter(|row| row.outcome != Outcome::Refused) {
-                for (id, is_prospect) in outcome.speaks_of() {
-                    counted.recall(is_prospect, id);
-                }
-            }
+            read_lines(&text)?.iter().for_each(|row| counted.recall(row));
         }
         Ok(())
     }
@@ -217,24 +226,28 @@ fn ahead(reader: &Arc<Reader>, done: u32) -> JoinHandle<Result<Prepared, Trouble
 impl Reader {
     /// Reads the rows of the step after `done` chunks.
     async fn prepare(self: &Arc<Self>, done: u32) -> Result<Prepared, Trouble> {
-        let mut chunks: Vec<Chunk> = Vec::new();
-        let (mut count, mut bytes) = (0, 0);
+        let mut readings: Vec<Reading> = Vec::new();
+        let (mut persons, mut bytes) = (0, 0);
         let mut last = done;
-        while last < self.chunks && count < STEP_ROWS && bytes < STEP_BYTES {
+        while last < self.chunks && readings.len() < STEP_ROWS && bytes < STEP_BYTES && persons < STEP_PERSONS {
             last += 1;
             let chunk = self.staging.chunk(&self.file, last).await?;
-            count += u64::from(chunk.rows);
             bytes += chunk.text.len();
-            chunks.push(chunk);
+            let reader = Arc::clone(self);
+            // Milliseconds of nothing but reckoning: not on a thread that others wait for.
+            let read = tokio::task::spawn_blocking(move || reader.read(&chunk)).await;
+            let read = read.map_err(|error| {
+                tracing::error!(import_id = %self.file.import_id, %error, "reading rows broke");
+                Trouble::Lasting("reading rows broke".to_owned())
+            })?;
+            persons += read.iter().map(|reading| reading.persons.len()).sum::<usize>();
+            readings.extend(read);
         }
-        let reader = Arc::clone(self);
-        // Milliseconds of nothing but reckoning: not on a thread that others wait for.
-        let read = tokio::task::spawn_blocking(move || {
-            let rows = chunks.iter().flat_map(|chunk| rows(&reader.head.form, chunk));
-            rows.map(|row| Reading::of(row, &reader.bound, &reader.origin)).collect()
-        });
-        let readings = read.await.map_err(|error| Trouble::Lasting(format!("reading rows broke: {error}")))?;
         Ok(Prepared { last, readings })
+    }
+
+    fn read(&self, chunk: &Chunk) -> Vec<Reading> {
+        rows(&self.head.form, chunk).map(|row| Reading::of(row, &self.bound, &self.origin)).collect()
     }
 }
 

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::company::{Change, CompanySaid, RowEffect};
-use domain::import::Tally;
 use domain::prospect::{KnownAs, ProspectSaid};
 use domain::value::company_name;
 use domain::{ClaimKey, ConflictRule};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::counted::Counted;
 use super::ids::record_id;
 use super::outcome::{Outcome, RowOutcome, RowReason};
 use super::reading::Reading;
@@ -27,22 +28,11 @@ const ROUNDS_MAX: usize = 6;
 /// each. All of a record's rows in a step are one command, so it did all of it or nothing.
 pub type Already = HashMap<Uuid, i64>;
 
-/// What an import has counted so far, each record once.
-#[derive(Default)]
-pub struct Counted {
-    /// The sums.
-    pub tally: Tally,
-    /// Position of the last event.
-    pub position: i64,
-    /// Companies and prospects that are counted as unchanged: halves of their ids.
-    unchanged: [HashSet<u64>; 2],
-}
-
 /// What the ids of new pages on social media are made of: no row makes as many records.
 const SEED_SLOT: usize = 1_000_000;
 
-/// Records that are remembered as unchanged; those beyond may be counted more than once.
-const UNCHANGED_MAX: usize = 4_000_000;
+/// The longest text that the report shows of a value, in characters.
+const SHOWN_MAX: usize = 300;
 
 /// What is known of the step's rows while it runs.
 pub struct Step {
@@ -63,19 +53,11 @@ pub struct Step {
 /// What became of one row.
 #[derive(Default)]
 struct Told {
-    company: Option<Uuid>,
-    prospects: Vec<Uuid>,
+    company: Option<(Uuid, Change)>,
+    prospects: Vec<(Uuid, Change)>,
     change: Change,
     person_in_review: bool,
     company_in_review: bool,
-}
-
-/// What becomes of the records, for the counts.
-struct Touched {
-    place: usize,
-    id: Uuid,
-    change: Change,
-    changed_by: Option<Uuid>,
 }
 
 /// What the step's rows say of one company, and where they stand.
@@ -112,9 +94,9 @@ impl Step {
         let begun = Instant::now();
         step.look_up().await?;
         let looked_up = Instant::now();
-        let mut touched = step.companies().await?;
+        step.companies().await?;
         let companies = Instant::now();
-        touched.extend(step.persons().await?);
+        step.persons().await?;
         tracing::debug!(
             %import_id,
             rows = step.readings.len(),
@@ -123,9 +105,6 @@ impl Step {
             persons_ms = companies.elapsed().as_millis(),
             "a step of an import"
         );
-        for touched in touched {
-            counted.record(&touched, import_id);
-        }
         counted.position = counted.position.max(step.position);
         Ok(step.outcomes(counted))
     }
@@ -149,19 +128,18 @@ impl Step {
         Ok(())
     }
 
-    async fn companies(&mut self) -> Result<Vec<Touched>, Trouble> {
-        let mut touched = Vec::new();
+    async fn companies(&mut self) -> Result<(), Trouble> {
         let speaks =
             |(place, reading): (usize, &Reading)| (!reading.refused && reading.company.is_some()).then_some(place);
         let mut places: Vec<usize> = self.readings.iter().enumerate().filter_map(speaks).collect();
         for _ in 0..ROUNDS_MAX {
             if places.is_empty() {
-                return Ok(touched);
+                return Ok(());
             }
             let mut again = Vec::new();
             for (id, group, result) in self.run_companies(&places).await? {
                 match result {
-                    Ok(carried) => touched.push(self.note_company(id, &group, carried)),
+                    Ok(carried) => self.note_company(id, &group, &carried),
                     Err(Trouble::Overtaken) => again.extend(group.places),
                     Err(Trouble::Refused(errors)) => {
                         // The row that would have made the company; those after it may still make one.
@@ -210,18 +188,18 @@ impl Step {
             group.places.push(place);
             group.rows.push(said);
         }
-        let mut commands = Vec::new();
-        for (id, group) in groups.into_iter() {
+        let mut commands = JoinSet::new();
+        for (place, (id, group)) in groups.into_iter().enumerate() {
             let turn = self.world.turn().await?;
             let (world, rule, import_id) = (Arc::clone(&self.world), Arc::clone(&self.rule), self.import_id);
             let since = self.already.get(&id).copied();
             let seed = record_id(import_id, self.readings[group.places[0]].row, SEED_SLOT);
-            commands.push(tokio::spawn(async move {
-                let place = Place { id, new: group.new, since };
-                let result = world.company(place, &group.rows, &rule, group.looks_like, seed).await;
+            commands.spawn(async move {
+                let record = Place { id, new: group.new, since };
+                let result = world.company(record, &group.rows, &rule, group.looks_like, seed).await;
                 drop(turn);
-                (id, group, result)
-            }));
+                (place, (id, group, result))
+            });
         }
         joined(commands).await
     }
@@ -237,18 +215,19 @@ impl Step {
         other
     }
 
-    fn note_company(&mut self, id: Uuid, group: &CompanyGroup, carried: Carried) -> Touched {
-        let mut change = Change::Unchanged;
+    fn note_company(&mut self, id: Uuid, group: &CompanyGroup, carried: &Carried) {
         for (place, effect) in group.places.iter().zip(&carried.rows) {
-            change = change.max(effect.change);
             let told = &mut self.told[*place];
-            told.company = Some(id);
+            told.company = Some((id, effect.change));
             told.change = told.change.max(effect.change);
             told.company_in_review = carried.in_review;
             tell(&mut self.readings[*place].reasons, effect);
+            for said in &mut self.readings[*place].persons {
+                said.company_id = Some(id);
+                said.company_stands_for.clone_from(&carried.stands_for);
+            }
         }
         self.position = self.position.max(carried.position.unwrap_or_default());
-        Touched { place: 0, id, change, changed_by: carried.changed_by.filter(|_| carried.existed) }
     }
 
     /// Looks again whose the companies of these rows are.
@@ -263,23 +242,19 @@ impl Step {
         Ok(())
     }
 
-    async fn persons(&mut self) -> Result<Vec<Touched>, Trouble> {
-        let mut touched = Vec::new();
+    async fn persons(&mut self) -> Result<(), Trouble> {
         let mut places = Vec::new();
-        for (place, reading) in self.readings.iter_mut().enumerate().filter(|(_, reading)| !reading.refused) {
-            for (person, said) in reading.persons.iter_mut().enumerate() {
-                said.company_id = self.told[place].company;
-                places.push((place, person));
-            }
+        for (place, reading) in self.readings.iter().enumerate().filter(|(_, reading)| !reading.refused) {
+            places.extend((0..reading.persons.len()).map(|person| (place, person)));
         }
         for _ in 0..ROUNDS_MAX {
             if places.is_empty() {
-                return Ok(touched);
+                return Ok(());
             }
             let mut again = Vec::new();
             for (id, group, result) in self.run_persons(&places).await? {
                 match result {
-                    Ok(carried) => touched.push(self.note_person(id, &group, carried)),
+                    Ok(carried) => self.note_person(id, &group, &carried),
                     Err(Trouble::Overtaken) => again.extend(group.places),
                     Err(Trouble::Refused(errors)) => {
                         let ((row, _), rest) = group.places.split_first().expect("a group has rows");
@@ -328,23 +303,23 @@ impl Step {
             group.places.push((place, person));
             group.rows.push(said);
         }
-        let mut commands = Vec::new();
-        for (id, group) in groups.into_iter() {
+        let mut commands = JoinSet::new();
+        for (place, (id, group)) in groups.into_iter().enumerate() {
             let turn = self.world.turn().await?;
             let (world, rule) = (Arc::clone(&self.world), Arc::clone(&self.rule));
             let since = self.already.get(&id).copied();
-            commands.push(tokio::spawn(async move {
+            commands.spawn(async move {
                 let result = world.prospect(Place { id, new: group.new, since }, &group.rows, &rule).await;
                 drop(turn);
-                (id, group, result)
-            }));
+                (place, (id, group, result))
+            });
         }
         joined(commands).await
     }
 
     /// Of the persons whose address the log knows: who is known by it at the row's company, by a claim or by being there.
     async fn find_by_address(&mut self, places: &[(usize, usize)]) -> Result<(), Trouble> {
-        let mut asked: Vec<(Value, Vec<Uuid>, Option<Uuid>)> = Vec::new();
+        let mut asked: Vec<(Value, Vec<Uuid>, Option<Uuid>, Vec<Uuid>)> = Vec::new();
         for &(place, person) in places {
             let said = &self.readings[place].persons[person];
             if self.ref_values(said).iter().any(|value| self.holders.contains_key(value)) {
@@ -355,24 +330,26 @@ impl Step {
             };
             let found = self.email_value(said).and_then(|email| self.matches.get(&email));
             if let Some(candidates) = found.filter(|candidates| !candidates.is_empty()) {
-                asked.push((value, candidates.clone(), said.company_id));
+                asked.push((value, candidates.clone(), said.company_id, said.company_stands_for.clone()));
             }
         }
         let values: Vec<Value> = asked.iter().map(|(value, ..)| value.clone()).collect();
         self.holders.extend(self.world.holders(&values).await?);
         asked.retain(|(value, ..)| !self.holders.contains_key(value));
-        let mut looks = Vec::new();
-        for (value, candidates, company) in asked {
+        let mut looks = JoinSet::new();
+        for (place, (value, candidates, company, stands_for)) in asked.into_iter().enumerate() {
             let (world, turn) = (Arc::clone(&self.world), self.world.turn().await?);
-            looks.push(tokio::spawn(async move {
+            looks.spawn(async move {
                 let _turn = turn;
                 for candidate in candidates {
-                    if world.is_at(candidate, company).await? {
-                        return Ok(Some((value, candidate)));
+                    match world.is_at(candidate, company, &stands_for).await {
+                        Ok(false) => {}
+                        Ok(true) => return (place, Ok(Some((value, candidate)))),
+                        Err(trouble) => return (place, Err(trouble)),
                     }
                 }
-                Ok::<_, Trouble>(None)
-            }));
+                (place, Ok::<_, Trouble>(None))
+            });
         }
         for found in joined(looks).await? {
             if let Some((value, id)) = found? {
@@ -382,20 +359,18 @@ impl Step {
         Ok(())
     }
 
-    fn note_person(&mut self, id: Uuid, group: &PersonGroup, carried: Carried) -> Touched {
-        let mut change = Change::Unchanged;
+    fn note_person(&mut self, id: Uuid, group: &PersonGroup, carried: &Carried) {
         for ((place, _), effect) in group.places.iter().zip(&carried.rows) {
-            change = change.max(effect.change);
             let told = &mut self.told[*place];
-            if !told.prospects.contains(&id) {
-                told.prospects.push(id);
+            match told.prospects.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, change)) => *change = (*change).max(effect.change),
+                None => told.prospects.push((id, effect.change)),
             }
             told.change = told.change.max(effect.change);
             told.person_in_review |= carried.in_review;
             tell(&mut self.readings[*place].reasons, effect);
         }
         self.position = self.position.max(carried.position.unwrap_or_default());
-        Touched { place: 1, id, change, changed_by: carried.changed_by.filter(|_| carried.existed) }
     }
 
     async fn forget_persons(&mut self, places: &[(usize, usize)]) -> Result<(), Trouble> {
@@ -425,7 +400,23 @@ impl Step {
             outcome.count(&mut counted.tally);
             told.prospects.sort_unstable();
             let Reading { row, line, text, reasons, .. } = reading;
-            RowOutcome { row, line, outcome, text, company_id: told.company, prospect_ids: told.prospects, reasons }
+            let (company_id, company_change) = told.company.unzip();
+            let (prospect_ids, prospect_changes) = told.prospects.into_iter().unzip();
+            let told = RowOutcome {
+                row,
+                line,
+                outcome,
+                text,
+                company_id,
+                company_change,
+                prospect_ids,
+                prospect_changes,
+                reasons,
+            };
+            for (id, is_prospect, change) in told.records() {
+                counted.count(id, is_prospect, change);
+            }
+            told
         });
         rows.collect()
     }
@@ -452,64 +443,42 @@ impl Step {
     }
 }
 
-impl Counted {
-    /// Goes on from what was counted before.
-    pub fn from(tally: Tally, position: i64) -> Self {
-        Self { tally, position, ..Self::default() }
-    }
-
-    /// Counts a record that was counted as unchanged before: for going on after a crash.
-    pub fn recall(&mut self, is_prospect: bool, id: Uuid) {
-        self.unchanged[usize::from(is_prospect)].insert(half(id));
-    }
-
-    fn record(&mut self, touched: &Touched, import_id: Uuid) {
-        let counts = if touched.place == 0 { &mut self.tally.companies } else { &mut self.tally.prospects };
-        let unchanged = &mut self.unchanged[touched.place];
-        match touched.change {
-            Change::Created => counts[0] += 1,
-            // Its first change by this import; before it may have counted as unchanged.
-            Change::Updated if touched.changed_by != Some(import_id) => {
-                counts[1] += 1;
-                if unchanged.remove(&half(touched.id)) {
-                    counts[2] -= 1;
-                }
-            }
-            Change::Unchanged if touched.changed_by != Some(import_id) => {
-                let new = if unchanged.len() < UNCHANGED_MAX {
-                    unchanged.insert(half(touched.id))
-                } else {
-                    !unchanged.contains(&half(touched.id))
-                };
-                counts[2] += u64::from(new);
-            }
-            Change::Updated | Change::Unchanged => {}
-        }
-    }
-}
-
-/// Waits for commands, in bounded numbers.
-async fn joined<T: Send + 'static>(commands: Vec<tokio::task::JoinHandle<T>>) -> Result<Vec<T>, Trouble> {
+/// Waits for commands; gives what became of them in the order in which they were begun. They end with the step, also where it is
+/// given up.
+async fn joined<T: Send + 'static>(mut commands: JoinSet<(usize, T)>) -> Result<Vec<T>, Trouble> {
     let mut done = Vec::with_capacity(commands.len());
-    for command in commands {
-        done.push(command.await.map_err(|error| Trouble::Lasting(format!("a command broke: {error}")))?);
+    while let Some(command) = commands.join_next().await {
+        done.push(command.map_err(|error| {
+            tracing::error!(%error, "a command of an import broke");
+            Trouble::Lasting("a command broke".to_owned())
+        })?);
     }
-    Ok(done)
+    done.sort_unstable_by_key(|(place, _)| *place);
+    Ok(done.into_iter().map(|(_, command)| command).collect())
 }
 
 /// The name in its country, as companies are compared by it.
 fn name_of(said: &CompanySaid) -> Option<String> {
     let name = said.profile.name.as_ref()?.as_ref()?;
     let country = said.profile.country.as_ref().and_then(Option::as_ref).map_or("", |country| country.as_str());
-    Some(format!("{}/{country}", company_name::normalise(name.as_str())))
+    let name = company_name::normalise(name.as_str());
+    (!name.is_empty()).then(|| format!("{name}/{country}"))
+}
+
+/// A value as the report shows it: of a long text the beginning. All of it stands in the record and its history.
+fn shortened(value: &serde_json::Value) -> serde_json::Value {
+    match value.as_str().and_then(|text| text.char_indices().nth(SHOWN_MAX).map(|(end, _)| &text[..end])) {
+        Some(beginning) => format!("{beginning}…").into(),
+        None => value.clone(),
+    }
 }
 
 fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
     for conflict in &effect.conflicts {
         reasons.push(RowReason {
             field: Some(conflict.field.clone()),
-            kept: Some(conflict.kept.clone()),
-            lost: Some(conflict.lost.clone()),
+            kept: Some(shortened(&conflict.kept)),
+            lost: Some(shortened(&conflict.lost)),
             ..RowReason::new("conflict", "the row and the record disagree; the rule of the import has decided")
         });
     }
@@ -517,9 +486,4 @@ fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
         let reason = RowReason::new("no_room", "the record has no room for it, or it does not fit what is there");
         reasons.push(RowReason { field: Some(field.clone()), ..reason });
     }
-}
-
-/// Half of an id: the row and the hash, or the random bits.
-fn half(id: Uuid) -> u64 {
-    id.as_u64_pair().1 ^ id.as_u64_pair().0.rotate_left(32)
 }

@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use domain::company::Undo;
 use domain::import::ImportUndone;
-use domain::{CompanyEvent, Import, ImportCommand, ProspectEvent, Record};
+use domain::{CompanyEvent, Import, ImportCommand, ProspectEvent, Record, Undo};
 use event_store::Executor;
 use event_store::append::Refused;
 use event_store::executor::ExecuteError;

@@ -25,8 +25,6 @@ const COMMAND_WAIT: Duration = Duration::from_secs(30);
 /// Commands of imports under way at the same time, in the whole process: enough for group commit, and room in the queue for those who
 /// send single ones.
 pub const IN_FLIGHT_MAX: usize = 768;
-/// How many merges are followed to a company.
-const MERGES_MAX: usize = 10;
 /// What a dry run may remember of what it would have written, in bytes; beyond it, it ends.
 const REHEARSAL_BYTES_MAX: usize = 64 << 20;
 
@@ -88,10 +86,8 @@ pub struct Carried {
     pub rows: Vec<domain::company::RowEffect>,
     /// Whether someone should look at the record.
     pub in_review: bool,
-    /// Whether the record was there before.
-    pub existed: bool,
-    /// The import that had changed it last.
-    pub changed_by: Option<Uuid>,
+    /// The companies that were merged into the record.
+    pub stands_for: Vec<Uuid>,
     /// Position of the last event that this led to; none if it led to none.
     pub position: Option<i64>,
 }
@@ -185,8 +181,8 @@ impl World {
             let terms = Terms { rule, looks_like };
             domain::company::take_in(state, rows, &terms, &Context { now, seed })
         };
-        let before = |state: &Company| (state.status != Status::Unregistered, state.provenance.changed_by());
-        self.carry(&self.executors.companies, |rehearsal| &mut rehearsal.companies, place, decide, before)
+        let stands_for = |state: &Company| state.stands_for().collect();
+        self.carry(&self.executors.companies, |rehearsal| &mut rehearsal.companies, place, decide, stands_for)
             .await
             .map_err(|error| match error {
                 Failed::Domain(CompanyError::Fields(errors)) => Trouble::Refused(errors),
@@ -202,8 +198,8 @@ impl World {
     /// What is in the way.
     pub async fn prospect(&self, place: Place, rows: &[ProspectSaid], rule: &ConflictRule) -> Result<Carried, Trouble> {
         let decide = |state: &Prospect, _: OffsetDateTime| domain::prospect::take_in(state, rows, rule);
-        let before = |state: &Prospect| (state.status != Status::Unregistered, state.provenance.changed_by());
-        self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, before)
+        let stands_for = |_: &Prospect| Vec::new();
+        self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, stands_for)
             .await
             .map_err(|error| match error {
                 Failed::Domain(ProspectError::Fields(errors)) => Trouble::Refused(errors),
@@ -212,28 +208,14 @@ impl World {
             })
     }
 
-    /// Whether a person is at this company, or at one that was merged into it: for choosing between records.
+    /// Whether a person is at this company, or at one of those that were merged into it: for choosing between records.
     ///
     /// # Errors
     /// [`Trouble::Passing`]
-    pub async fn is_at(&self, prospect: Uuid, company: Option<Uuid>) -> Result<bool, Trouble> {
+    pub async fn is_at(&self, prospect: Uuid, company: Option<Uuid>, stands_for: &[Uuid]) -> Result<bool, Trouble> {
         let prospect = self.glance_at_prospect(prospect).await?;
-        if prospect.status != Status::Live {
-            return Ok(false);
-        }
-        let (Some(mut at), Some(company)) = (prospect.company_id, company) else {
-            return Ok(prospect.company_id == company);
-        };
-        for _ in 0..MERGES_MAX {
-            if at == company {
-                return Ok(true);
-            }
-            match self.glance_at_company(at).await?.status {
-                Status::Merged { into } => at = into,
-                Status::Unregistered | Status::Live | Status::Deleted => break,
-            }
-        }
-        Ok(false)
+        let by_pointer = prospect.company_id.is_some_and(|at| stands_for.contains(&at));
+        Ok(prospect.status == Status::Live && (prospect.company_id == company || by_pointer))
     }
 
     /// A person as it was lately.
@@ -244,30 +226,20 @@ impl World {
         }
     }
 
-    /// A company as it was lately.
-    async fn glance_at_company(&self, id: Uuid) -> Result<Company, Trouble> {
-        match self.remembered(|rehearsal| rehearsal.companies.get(&id).cloned()).flatten() {
-            Some(state) => Ok(state),
-            None => Ok(self.executors.companies.glance(id, &self.request()).await?.state.clone()),
-        }
-    }
-
     async fn carry<R: Record>(
         &self,
         executor: &Executor<R>,
         remembered: impl Fn(&mut Rehearsal) -> &mut HashMap<Uuid, R>,
         place: Place,
         decide: impl Fn(&R, OffsetDateTime) -> Result<domain::company::TakenIn<R::Event>, R::Error>,
-        before: impl Fn(&R) -> (bool, Option<Uuid>),
+        stands_for: impl Fn(&R) -> Vec<Uuid>,
     ) -> Result<Carried, Failed<R::Error>> {
         let carry = |state: &R, now: OffsetDateTime| {
-            let (existed, changed_by) = before(state);
             let taken = decide(state, now)?;
             let carried = Carried {
                 rows: taken.rows,
                 in_review: taken.in_review,
-                existed,
-                changed_by,
+                stands_for: stands_for(state),
                 position: (!taken.events.is_empty()).then_some(0),
             };
             Ok((taken.events, carried))
@@ -275,22 +247,27 @@ impl World {
         let Place { id, new, since } = place;
         let request = self.request();
         let Some(rehearsal) = &self.rehearsal else {
-            let done = executor.carry(id, new, &request, |state, context| carry(state, context.now)).await;
-            let (answer, mut carried) = done.map_err(Failed::of)?;
-            carried.position = carried.position.map(|_| answer.position);
-            if let Some(first) = since {
-                // The rows had their effect before: what it was follows from what the record was then.
-                let loader = self.executors.store.loader();
-                let history =
-                    loader.history::<R>(self.tenant_id, id).await.map_err(|error| Failed::Store(error.into()))?;
-                let mut then = R::default();
-                for (_, event) in history.iter().take_while(|(sequence, _)| *sequence < first) {
-                    then.evolve(event);
+            // The rows may have had their effect before: what it was follows from what the record was then. Worked out first, because what
+            // was refused then is not to be carried out now.
+            let had = match since {
+                None => None,
+                Some(first) => {
+                    let loader = self.executors.store.loader();
+                    let history = loader.history::<R>(self.tenant_id, id).await;
+                    let mut then = R::default();
+                    for (_, event) in
+                        history.map_err(|error| Failed::Store(error.into()))?.iter().take_while(|(at, _)| *at < first)
+                    {
+                        then.evolve(event);
+                    }
+                    Some(carry(&then, OffsetDateTime::now_utc()).map_err(Failed::Domain)?.1)
                 }
-                let (_, had) = carry(&then, OffsetDateTime::now_utc()).map_err(Failed::Domain)?;
-                return Ok(Carried { in_review: carried.in_review, position: Some(answer.position), ..had });
-            }
-            return Ok(carried);
+            };
+            let done = executor.carry(id, new, &request, |state, context| carry(state, context.now)).await;
+            let (answer, carried) = done.map_err(Failed::of)?;
+            let position = carried.position.or(had.as_ref().and(Some(0))).map(|_| answer.position);
+            let (in_review, rows) = (carried.in_review, had.map_or(carried.rows, |had| had.rows));
+            return Ok(Carried { rows, in_review, position, stands_for: carried.stands_for });
         };
         let known = remembered(&mut rehearsal.lock().unwrap_or_else(PoisonError::into_inner)).get(&id).cloned();
         let mut state = match known {

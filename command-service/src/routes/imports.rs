@@ -54,8 +54,14 @@ pub(super) async fn create(
     let tenant_id = principal.tenant_id;
     let caller = Caller::new(principal, context, &headers)?;
     let import_id = receive::receive(&service, &caller, &uri, &headers, body).await?;
-    let wait = wait_of(&headers);
-    answer(&service, tenant_id, import_id, wait, true).await
+    let failed = service.imports.find(tenant_id, import_id).await.map_err(load_error)?.state.failed;
+    if let Some(failed) = failed {
+        // The key's first list: its refusal is answered again.
+        let detail = format!("{}; with another list, or to try again, send a new Idempotency-Key", failed.detail);
+        let problem = Problem::new(Code::InvalidList, detail).member("reason", failed.code);
+        return Err(problem.member("import_id", import_id.to_string()));
+    }
+    answer(&service, tenant_id, import_id, wait_of(&headers), true).await
 }
 
 /// The imports of the last seven days, the newest first, at most a hundred.

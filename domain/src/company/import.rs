@@ -14,6 +14,7 @@ use crate::provenance::{Conflict, ConflictRule, Said, Verdict, attribute_field};
 use crate::record::{Context, Record as _};
 use crate::review::ReviewReason;
 use crate::status::Status;
+use crate::undo::{self, Part, Undo};
 use crate::value::social_media::NewSocialMedia;
 use crate::value::{AttributesPatch, Domain, DomainOfHost, ExternalRef, SocialMedia};
 
@@ -246,7 +247,8 @@ impl Company {
             }
             wins
         };
-        let mut changes = self.profile.settle(profile, &mut judge);
+        let fills = |field: &str, new: &Value| !self.provenance.was_taken_away(said, field, new);
+        let mut changes = self.profile.settle(profile, fills, &mut judge);
         let mut attributes = BTreeMap::new();
         let mut room = self.attributes.clone();
         for (key, value) in row.attributes.values() {
@@ -257,6 +259,7 @@ impl Company {
                         attributes.insert(key.to_owned(), value.clone());
                     }
                 }
+                None if !fills(&attribute_field(key), value) => {}
                 None if room.insert_if_room(key, value.clone()) => {
                     attributes.insert(key.to_owned(), value.clone());
                 }
@@ -363,9 +366,6 @@ impl CompanyImported {
         for (field, value) in &self.declined {
             company.provenance.decline(said, field, value);
         }
-        if self.changes_something() {
-            company.provenance.note(said);
-        }
         if let Some(domain) = &self.domain {
             company.domain = Some(domain.clone());
         }
@@ -375,37 +375,25 @@ impl CompanyImported {
     }
 }
 
-/// How an import can be taken back from a record.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Undo<E> {
-    /// It did nothing to it.
-    Nothing,
-    /// That was done already.
-    Done,
-    /// Somebody changed the record since: it is left.
-    ChangedSince,
-    /// By this event.
-    By(E),
-}
-
 /// How `import_id` is taken back from the company of these events.
 pub fn undo(events: &[CompanyEvent], import_id: Uuid) -> Undo<CompanyEvent> {
-    let of_import = |event: &CompanyEvent| event.import_id() == Some(import_id);
-    let Some(begun) = events.iter().position(of_import) else { return Undo::Nothing };
-    let since = &events[begun..];
-    let undone = |event: &CompanyEvent| matches!(event, CompanyEvent::CompanyImportUndone(undone) if undone.import_id == import_id);
-    if since.iter().any(undone) {
-        return Undo::Done;
+    let part = |event: &CompanyEvent| match event {
+        CompanyEvent::CompanyImportUndone(undone) => Part::TakesBack(undone.import_id, undone.before.is_some()),
+        event => event.import_id().map_or(Part::None, Part::Of),
+    };
+    match undo::begin(events, import_id, part) {
+        Undo::By(begun) => {
+            let mut before = Company::default();
+            for event in &events[..begun] {
+                before.evolve(event);
+            }
+            let before = (begun > 0).then(|| Box::new(before));
+            Undo::By(CompanyImportUndone { import_id, before }.into())
+        }
+        Undo::Nothing => Undo::Nothing,
+        Undo::Done => Undo::Done,
+        Undo::ChangedSince => Undo::ChangedSince,
     }
-    if !since.iter().all(of_import) {
-        return Undo::ChangedSince;
-    }
-    let mut before = Company::default();
-    for event in &events[..begun] {
-        before.evolve(event);
-    }
-    let before = (begun > 0).then(|| Box::new(before));
-    Undo::By(CompanyImportUndone { import_id, before }.into())
 }
 
 impl CompanyEvent {

@@ -12,7 +12,7 @@ use super::{
     PersonalFieldChanges, PersonalProfile, Prospect, ProspectChanges, ProspectError, ProspectEvent, ProspectProfile,
     ProspectRegistered, RegisterProspect, UpdateProspect,
 };
-use crate::company::{Change, RowEffect, TakenIn, Undo};
+use crate::company::{Change, RowEffect, TakenIn};
 use crate::field_error::FieldErrors;
 use crate::personal::Personal;
 use crate::profile::Hidden;
@@ -20,6 +20,7 @@ use crate::provenance::{Conflict, ConflictRule, Provenance, Said, Verdict, attri
 use crate::record::Record as _;
 use crate::review::{CompanyHint, ReviewReason};
 use crate::status::Status;
+use crate::undo::{self, Part, Undo};
 use crate::value::{AttributesPatch, ExternalRef};
 
 /// What one row says about a person. `Debug` shows nothing personal.
@@ -37,6 +38,8 @@ pub struct ProspectSaid {
     pub attributes: AttributesPatch,
     /// The company that the row leads to.
     pub company_id: Option<Uuid>,
+    /// The companies that were merged into that one: whoever is at one of them is at it.
+    pub company_stands_for: Vec<Uuid>,
     /// What it said of a company that it does not lead to.
     pub hint: CompanyHint,
     /// Why a person should look at it.
@@ -162,6 +165,7 @@ impl ProspectSaid {
             external_refs: read.external_refs.unwrap_or_default(),
             attributes: read.attributes.unwrap_or_default(),
             company_id: None,
+            company_stands_for: Vec::new(),
             hint: CompanyHint::default(),
             review: None,
             may_be_known: false,
@@ -237,14 +241,20 @@ impl Prospect {
             }
             wins
         };
+        let fills = |field: &str, new: &Value| !self.provenance.was_taken_away(said, field, new);
         let mut declined = BTreeMap::new();
-        let changes =
-            self.profile.settle(row.profile.clone(), |field, stands, new| judge(&mut declined, field, stands, new));
+        let changes = self
+            .profile
+            .settle(row.profile.clone(), fills, |field, stands, new| judge(&mut declined, field, stands, new));
         let company_id = match (self.company_id, row.company_id) {
+            // By a pointer, the person is there already.
+            (Some(stands), Some(_)) if row.company_stands_for.contains(&stands) => None,
             (Some(stands), Some(new)) if stands != new => {
                 let wins = judge(&mut declined, "company_id", &stands.to_string().into(), &new.to_string().into());
                 wins.then_some(new)
             }
+            // Whom somebody took away from this company stays away, until the list says another one.
+            (None, Some(new)) if self.provenance.was_taken_away(said, "company_id", &new.to_string().into()) => None,
             (None, new) => new,
             _ => None,
         };
@@ -254,7 +264,7 @@ impl Prospect {
         let mut personal = PersonalImported::default();
         let mut personally = BTreeMap::new();
         personal.fields =
-            self.personal.fields.settle(fields, |field, stands, new| judge(&mut personally, field, stands, new));
+            self.personal.fields.settle(fields, fills, |field, stands, new| judge(&mut personally, field, stands, new));
         let mut room = self.personal.attributes.clone();
         for (key, value) in row.attributes.values() {
             match self.personal.attributes.get(key) {
@@ -264,6 +274,7 @@ impl Prospect {
                         personal.attributes.insert(key.to_owned(), value.clone());
                     }
                 }
+                None if !fills(&attribute_field(key), value) => {}
                 None if room.insert_if_room(key, value.clone()) => {
                     personal.attributes.insert(key.to_owned(), value.clone());
                 }
@@ -328,9 +339,6 @@ impl ProspectImported {
         for (field, value) in &self.declined {
             prospect.provenance.decline(said, field, value);
         }
-        if self.changes_something() {
-            prospect.provenance.note(said);
-        }
         if let Some(Personal::Open(personal)) = &self.personal {
             personal.apply_to(said, prospect);
         }
@@ -376,31 +384,35 @@ impl Prospect {
 
 /// How `import_id` is taken back from the prospect of these events.
 pub fn undo(events: &[ProspectEvent], import_id: Uuid) -> Undo<ProspectEvent> {
-    let of_import = |event: &ProspectEvent| event.import_id() == Some(import_id);
-    let Some(begun) = events.iter().position(of_import) else { return Undo::Nothing };
-    let since = &events[begun..];
-    let undone = |event: &ProspectEvent| matches!(event, ProspectEvent::ProspectImportUndone(undone) if undone.import_id == import_id);
-    if since.iter().any(undone) {
-        return Undo::Done;
+    let part = |event: &ProspectEvent| match event {
+        ProspectEvent::ProspectImportUndone(undone) => Part::TakesBack(undone.import_id, undone.before.is_some()),
+        event => event.import_id().map_or(Part::None, Part::Of),
+    };
+    match undo::begin(events, import_id, part) {
+        Undo::By(begun) => Undo::By(back_to(&events[..begun], import_id).into()),
+        Undo::Nothing => Undo::Nothing,
+        Undo::Done => Undo::Done,
+        Undo::ChangedSince => Undo::ChangedSince,
     }
-    if !since.iter().all(of_import) {
-        return Undo::ChangedSince;
-    }
+}
+
+/// The event that makes the person again what these events made of it.
+fn back_to(events: &[ProspectEvent], import_id: Uuid) -> ProspectImportUndone {
     let mut event = ProspectImportUndone { import_id, before: None, personal: None };
-    if begun > 0 {
-        let mut before = Prospect::default();
-        for event in &events[..begun] {
-            before.evolve(event);
-        }
-        let Prospect {
-            profile, company_id, review, left_alone, personal, provenance, known_as, personal_erased, ..
-        } = before;
-        event.before = Some(ProspectBefore { profile, company_id, review, left_alone });
-        if !personal_erased {
-            event.personal = Some(Personal::Open(PersonalBefore { profile: personal, provenance, known_as }));
-        }
+    if events.is_empty() {
+        return event;
     }
-    Undo::By(event.into())
+    let mut before = Prospect::default();
+    for event in events {
+        before.evolve(event);
+    }
+    let Prospect { profile, company_id, review, left_alone, personal, provenance, known_as, personal_erased, .. } =
+        before;
+    event.before = Some(ProspectBefore { profile, company_id, review, left_alone });
+    if !personal_erased {
+        event.personal = Some(Personal::Open(PersonalBefore { profile: personal, provenance, known_as }));
+    }
+    event
 }
 
 impl ProspectEvent {

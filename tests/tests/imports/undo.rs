@@ -211,6 +211,8 @@ struct Happened {
     sequence: i64,
     event_type: String,
     import: Option<String>,
+    /// Whether it takes an import back to what was before.
+    back: bool,
 }
 
 /// The rules, read from the log alone: an undone import's record has nobody else's event between the import's first one and the undo, and
@@ -218,7 +220,7 @@ struct Happened {
 async fn check(test: &TestStack, tenant: &str, undone: &BTreeMap<String, BTreeSet<String>>) {
     let primary = test.superuser(Part::Primary).await;
     let sql = "SELECT e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type,
-                      coalesce(e.payload -> 'said' ->> 'import_id', e.payload ->> 'import_id'), e.tenant_id
+                      coalesce(e.payload -> 'said' ->> 'import_id', e.payload ->> 'import_id'), e.tenant_id, e.payload -> 'before' IS NOT NULL
                FROM log.events AS e JOIN access.tenants AS t USING (tenant_id) WHERE t.name = $1 ORDER BY e.position";
     let events = primary.query(sql, &[&tenant]).await.expect("the log");
     let Some(first) = events.first() else { return };
@@ -232,6 +234,7 @@ async fn check(test: &TestStack, tenant: &str, undone: &BTreeMap<String, BTreeSe
             sequence: row.get(3),
             event_type: row.get(4),
             import: row.get(5),
+            back: row.get::<_, String>(4).ends_with("ImportUndone") && row.get(7),
         })
         .collect();
     let database =
@@ -247,11 +250,16 @@ async fn check(test: &TestStack, tenant: &str, undone: &BTreeMap<String, BTreeSe
         let records: BTreeMap<Uuid, &Happened> =
             log.iter().rev().filter(touched).map(|event| (event.record, event)).collect();
         for (record, begun) in records {
-            let others = log.iter().any(|event| {
-                event.record == record
-                    && event.sequence > begun.sequence
-                    && event.position < asked
-                    && event.import.as_deref() != Some(import)
+            // Of what was taken back by then to what was before, nothing counts.
+            let of = |event: &&Happened| event.record == record && event.position < asked;
+            let taken_back: BTreeSet<&String> =
+                log.iter().filter(of).filter(|event| event.back).filter_map(|event| event.import.as_ref()).collect();
+            let others = log.iter().filter(of).any(|event| {
+                let counts = match &event.import {
+                    None => true,
+                    Some(other) => other != import && !taken_back.contains(other),
+                };
+                event.sequence > begun.sequence && counts
             });
             let back = log.iter().find(|event| {
                 event.record == record

@@ -73,7 +73,7 @@ impl Shape {
         match self {
             Self::NdJson => serde_json::to_writer(&mut *text, row).expect("outcomes are plain structs"),
             Self::Csv(form) => {
-                let delimiter = delimiter_of(form.as_ref());
+                let delimiter = delimiter_of(form.as_ref()).to_string();
                 let outcome = serde_json::to_value(row.outcome).ok();
                 let outcome = outcome.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
                 let reasons: Vec<String> = row
@@ -92,7 +92,7 @@ impl Shape {
                     quoted(&reasons.join("; ")),
                     original,
                 ];
-                text.extend_from_slice(cells.join(delimiter).as_bytes());
+                text.extend_from_slice(cells.join(&delimiter).as_bytes());
             }
         }
         text.push(b'\n');
@@ -103,24 +103,20 @@ fn is_csv(form: Option<&Form>) -> bool {
     form.is_some_and(|form| form.format == Format::Csv)
 }
 
-fn delimiter_of(form: Option<&Form>) -> &str {
-    match form.filter(|form| form.format == Format::Csv).map(|form| form.delimiter) {
-        Some(b';') => ";",
-        Some(b'\t') => "\t",
-        Some(b'|') => "|",
-        _ => ",",
-    }
+/// What stood between two cells of the list.
+fn delimiter_of(form: Option<&Form>) -> char {
+    form.filter(|form| form.format == Format::Csv).map_or(',', |form| char::from(form.delimiter))
 }
 
 fn header_of(form: Option<&Form>) -> String {
-    let delimiter = delimiter_of(form);
+    let delimiter = delimiter_of(form).to_string();
     let mut names =
         vec!["import_row".to_owned(), "import_line".into(), "import_outcome".into(), "import_reasons".into()];
     match form.filter(|form| form.format == Format::Csv) {
         Some(form) => names.extend(form.columns.iter().map(|name| quoted(name))),
         None => names.push("row".to_owned()),
     }
-    names.join(delimiter) + "\n"
+    names.join(&delimiter) + "\n"
 }
 
 /// A cell in quotes, doubled where it holds some.
