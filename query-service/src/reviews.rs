@@ -17,7 +17,10 @@ pub(crate) const CANDIDATES_MAX: usize = 5;
 
 /// What reads as being in review; the partial index `company_prospect_review` has the same conditions.
 const PROSPECT_IN_REVIEW: &str = "r.prospect_id IS NOT NULL AND r.company_id IS NULL AND r.prospect_deleted_at IS NULL
-        AND coalesce(r.review, 'company_deleted') <> 'left_alone'";
+        AND r.review IS DISTINCT FROM 'left_alone'";
+/// Why a prospect is; the index has the same expression. CASE and not coalesce: only of the former the server knows that it tells nothing
+/// of other tenants' rows, and so looks it up in an index where row-level security holds.
+const PROSPECT_REASON: &str = "CASE WHEN r.review IS NULL THEN 'company_deleted' ELSE r.review END";
 /// The same for companies: the index `companies_review`.
 const COMPANY_IN_REVIEW: &str = "r.looks_like_company_id IS NOT NULL";
 
@@ -82,7 +85,7 @@ impl Selection {
         let range = |reason: &str| {
             format!(
                 "(SELECT r.* FROM {schema}.company_prospect AS r
-                WHERE r.tenant_id = $1 AND {PROSPECT_IN_REVIEW} AND coalesce(r.review, 'company_deleted') = {reason}
+                WHERE r.tenant_id = $1 AND {PROSPECT_IN_REVIEW} AND {PROSPECT_REASON} = {reason}
                   AND r.row_id > $2
                 ORDER BY r.row_id LIMIT {rows})"
             )
@@ -93,7 +96,7 @@ impl Selection {
         };
         format!(
             "-- query_service::reviews::prospects
-            SELECT r.row_id, coalesce(r.review, 'company_deleted') AS reason, coalesce(r.review_since, (
+            SELECT r.row_id, {PROSPECT_REASON} AS reason, coalesce(r.review_since, (
                        SELECT c.deleted_at FROM {schema}.companies AS c
                        WHERE c.tenant_id = $1 AND c.company_id = r.assigned_company_id
                    ), (
@@ -139,7 +142,7 @@ impl Selection {
 
     fn of_reason(&self, number: usize) -> String {
         match self.of_prospects() {
-            Some(Some(_)) => format!(" AND coalesce(r.review, 'company_deleted') = ${number}"),
+            Some(Some(_)) => format!(" AND {PROSPECT_REASON} = ${number}"),
             _ => String::new(),
         }
     }

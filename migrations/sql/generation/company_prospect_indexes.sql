@@ -41,5 +41,6 @@ CREATE INDEX company_prospect_department ON {schema}.company_prospect (tenant_id
 CREATE INDEX company_prospect_country ON {schema}.company_prospect (tenant_id, prospect_country, row_id) WHERE prospect_country IS NOT NULL;
 CREATE INDEX company_prospect_city ON {schema}.company_prospect (tenant_id, prospect_city, row_id) WHERE prospect_city IS NOT NULL;
 CREATE INDEX company_prospect_state ON {schema}.company_prospect (tenant_id, prospect_state, row_id) WHERE prospect_state IS NOT NULL;
-CREATE INDEX company_prospect_review ON {schema}.company_prospect (tenant_id, coalesce(review, 'company_deleted'), row_id)
-    WHERE prospect_id IS NOT NULL AND company_id IS NULL AND prospect_deleted_at IS NULL AND coalesce(review, 'company_deleted') <> 'left_alone';
+CREATE INDEX company_prospect_review ON {schema}.company_prospect
+    (tenant_id, (CASE WHEN review IS NULL THEN 'company_deleted' ELSE review END), row_id)
+    WHERE prospect_id IS NOT NULL AND company_id IS NULL AND prospect_deleted_at IS NULL AND review IS DISTINCT FROM 'left_alone';
