@@ -15,9 +15,12 @@ use crate::record::{COMPANY, Column, PROSPECT, select_list};
 /// Candidates of one review.
 pub(crate) const CANDIDATES_MAX: usize = 5;
 
-/// What reads as being in review; the partial indexes `company_prospect_review…` have the same conditions.
+/// What reads as being in review; the partial index `company_prospect_review` has the same conditions.
 const PROSPECT_IN_REVIEW: &str = "r.prospect_id IS NOT NULL AND r.company_id IS NULL AND r.prospect_deleted_at IS NULL
-        AND coalesce(r.review, 'company_deleted') <> 'left_alone'";
+        AND r.review IS DISTINCT FROM 'left_alone'";
+/// Why a prospect is; the index has the same expression. CASE and not coalesce: only of the former the server knows that it tells nothing
+/// of other tenants' rows, and so looks it up in an index where row-level security holds.
+const PROSPECT_REASON: &str = "CASE WHEN r.review IS NULL THEN 'company_deleted' ELSE r.review END";
 /// The same for companies: the index `companies_review`.
 const COMPANY_IN_REVIEW: &str = "r.looks_like_company_id IS NOT NULL";
 
@@ -75,22 +78,37 @@ impl Selection {
         self.kind != Some(Kind::Prospect) && self.reason.is_none_or(|reason| reason == COMPANY_REASON)
     }
 
-    /// $1 tenant, $2 the id after which to begin, $3 the reason if there is one: the page's prospects and one more.
+    /// $1 tenant, $2 the id after which to begin, $3 the reason if there is one: the page's prospects and one more. Each reason is a range of
+    /// one index, in the order of the ids; without one the page's length is read of each.
     pub(crate) fn prospects_sql(&self, schema: &str) -> String {
-        let (of_reason, rows) = (self.of_reason(3), self.limit + 1);
+        let rows = self.limit + 1;
+        let range = |reason: &str| {
+            format!(
+                "(SELECT r.* FROM {schema}.company_prospect AS r
+                WHERE r.tenant_id = $1 AND {PROSPECT_IN_REVIEW} AND {PROSPECT_REASON} = {reason}
+                  AND r.row_id > $2
+                ORDER BY r.row_id LIMIT {rows})"
+            )
+        };
+        let ranges: Vec<String> = match self.of_prospects() {
+            Some(Some(_)) => vec![range("$3")],
+            _ => PROSPECT_REASONS.iter().map(|reason| range(&format!("'{reason}'"))).collect(),
+        };
         format!(
             "-- query_service::reviews::prospects
-            SELECT r.row_id, coalesce(r.review, 'company_deleted') AS reason, coalesce(r.review_since, (
+            SELECT r.row_id, {PROSPECT_REASON} AS reason, coalesce(r.review_since, (
                        SELECT c.deleted_at FROM {schema}.companies AS c
-                       WHERE c.tenant_id = $1 AND c.company_id = coalesce((
-                           SELECT m.primary_id FROM {schema}.merged_companies AS m
-                           WHERE m.tenant_id = $1 AND m.company_id = r.assigned_company_id), r.assigned_company_id)
+                       WHERE c.tenant_id = $1 AND c.company_id = r.assigned_company_id
+                   ), (
+                       SELECT c.deleted_at FROM {schema}.merged_companies AS m
+                       JOIN {schema}.companies AS c ON c.tenant_id = m.tenant_id AND c.company_id = m.primary_id
+                       WHERE m.tenant_id = $1 AND m.company_id = r.assigned_company_id
                    )) AS since,
                    r.hint_name, r.hint_country, r.hint_host, r.email, {columns}
-            FROM {schema}.company_prospect AS r
-            WHERE r.tenant_id = $1 AND {PROSPECT_IN_REVIEW}{of_reason} AND r.row_id > $2
+            FROM ({ranges}) AS r
             ORDER BY r.row_id LIMIT {rows}",
             columns = select_list(PROSPECT),
+            ranges = ranges.join(" UNION ALL "),
         )
     }
 
@@ -126,7 +144,7 @@ impl Selection {
 
     fn of_reason(&self, number: usize) -> String {
         match self.of_prospects() {
-            Some(Some(_)) => format!(" AND coalesce(r.review, 'company_deleted') = ${number}"),
+            Some(Some(_)) => format!(" AND {PROSPECT_REASON} = ${number}"),
             _ => String::new(),
         }
     }

@@ -19,7 +19,7 @@ CREATE INDEX companies_name_trigrams ON {schema}.companies USING gin (tenant_id,
 CREATE INDEX companies_phone ON {schema}.companies (tenant_id, phone, company_id) WHERE deleted_at IS NULL AND merged_into IS NULL AND phone IS NOT NULL;
 CREATE INDEX companies_email_address ON {schema}.companies (tenant_id, lower(email_address), company_id) WHERE deleted_at IS NULL AND merged_into IS NULL AND email_address IS NOT NULL;
 CREATE INDEX companies_domain_label ON {schema}.companies (tenant_id, split_part(domain, '.', 1), company_id) WHERE deleted_at IS NULL AND merged_into IS NULL AND domain IS NOT NULL;
--- What is in review, in the order of the ids; the list names the same conditions.
+-- What is in review; the list names the same conditions.
 CREATE INDEX companies_review ON {schema}.companies (tenant_id, company_id) WHERE looks_like_company_id IS NOT NULL;
 CREATE INDEX merged_companies_primary ON {schema}.merged_companies (tenant_id, primary_id, company_id);
 
@@ -41,7 +41,6 @@ CREATE INDEX company_prospect_department ON {schema}.company_prospect (tenant_id
 CREATE INDEX company_prospect_country ON {schema}.company_prospect (tenant_id, prospect_country, row_id) WHERE prospect_country IS NOT NULL;
 CREATE INDEX company_prospect_city ON {schema}.company_prospect (tenant_id, prospect_city, row_id) WHERE prospect_city IS NOT NULL;
 CREATE INDEX company_prospect_state ON {schema}.company_prospect (tenant_id, prospect_state, row_id) WHERE prospect_state IS NOT NULL;
-CREATE INDEX company_prospect_review ON {schema}.company_prospect (tenant_id, row_id)
-    WHERE prospect_id IS NOT NULL AND company_id IS NULL AND prospect_deleted_at IS NULL AND coalesce(review, 'company_deleted') <> 'left_alone';
-CREATE INDEX company_prospect_review_reason ON {schema}.company_prospect (tenant_id, coalesce(review, 'company_deleted'), row_id)
-    WHERE prospect_id IS NOT NULL AND company_id IS NULL AND prospect_deleted_at IS NULL AND coalesce(review, 'company_deleted') <> 'left_alone';
+CREATE INDEX company_prospect_review ON {schema}.company_prospect
+    (tenant_id, (CASE WHEN review IS NULL THEN 'company_deleted' ELSE review END), row_id)
+    WHERE prospect_id IS NOT NULL AND company_id IS NULL AND prospect_deleted_at IS NULL AND review IS DISTINCT FROM 'left_alone';
