@@ -140,9 +140,10 @@ pub fn to_assign(company_id: Uuid, why: CompanyError) -> Problem {
             let detail = format!("the company {company_id} was merged into {into}; assign to that one");
             Problem::new(Code::Merged, detail).member("merged_into", into.to_string())
         }
-        CompanyError::Deleted => {
-            Problem::new(Code::Deleted, format!("the company {company_id} is deleted; restore it first, or assign to another"))
-        }
+        CompanyError::Deleted => Problem::new(
+            Code::Deleted,
+            format!("the company {company_id} is deleted; restore it first, or assign to another"),
+        ),
         _ => {
             let error = FieldProblem {
                 pointer: "/assign/company_id".to_owned(),

@@ -33,10 +33,12 @@ impl Executors {
 
     async fn resolve_company(&self, id: Uuid, resolve: Resolve, request: &Request) -> Result<Answer, Problem> {
         match resolve {
-            Resolve::Leave => match self.companies.execute(id, CompanyCommand::LeaveAlone, request, |_| Map::new()).await {
-                Ok(answer) => Ok(answer),
-                Err(error) => Err(self.company_problem(error, request).await),
-            },
+            Resolve::Leave => {
+                match self.companies.execute(id, CompanyCommand::LeaveAlone, request, |_| Map::new()).await {
+                    Ok(answer) => Ok(answer),
+                    Err(error) => Err(self.company_problem(error, request).await),
+                }
+            }
             Resolve::Merge(merge) => self.merge_by(id, merge.into, request, merge_in_review).await,
             // Said of what is there only: an id that nobody has gets the answer of an unknown one.
             Resolve::Assign { .. } | Resolve::Create(_) => {

@@ -10,7 +10,9 @@ mod state;
 pub use command::{AddSocialMedia, CompanyCommand, RegisterCompany, UpdateCompany};
 pub use event::{CompanyDeleted, CompanyDomainChanged, CompanyEvent, CompanyProfileUpdated, CompanyRegistered};
 pub use event::{CompanyRestored, CompanyReviewResolved, CompanySocialMediaRemoved};
-pub use import::{Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms};
+pub use import::{
+    Change, CompanyImportUndone, CompanyImported, CompanyReviewRequested, CompanySaid, RowEffect, TakenIn, Terms,
+};
 pub use import::{Undo, take_in, undo};
 pub use merge::{CompanyAbsorbed, CompanyMerged, CompanySeparated, CompanyUnmerged, Merge, STANDS_FOR_MAX};
 pub use merge::{MergeInto, merge, merge_in_review, unmerge};

@@ -10,10 +10,10 @@ mod state;
 
 pub use command::{AssignProspect, ProspectCommand, RegisterProspect, ResolveProspect, UpdateProspect};
 pub use event::ProspectRestored;
+pub use event::ProspectReviewResolved;
+pub use event::{ProspectAssigned, ProspectDeleted, ProspectEvent, ProspectProfileUpdated, ProspectRegistered};
 pub use import::{KnownAs, PersonalImported, ProspectImportUndone, ProspectImported, ProspectSaid, identifies};
 pub use import::{take_in, undo, unidentified};
-pub use event::{ProspectAssigned, ProspectDeleted, ProspectEvent, ProspectProfileUpdated, ProspectRegistered};
-pub use event::ProspectReviewResolved;
 pub use personal_profile::{PersonalChanges, PersonalProfile};
 pub use state::Prospect;
 

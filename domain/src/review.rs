@@ -102,7 +102,9 @@ impl Resolve {
             let read = match name.as_str() {
                 "assign" => match AssignProspect::parse(value) {
                     Ok(AssignProspect { company_id: Some(company_id) }) => Ok(Self::Assign { company_id }),
-                    Ok(_) => Err(FieldErrors::one("/company_id", Invalid::required("is required: the id of a company"))),
+                    Ok(_) => {
+                        Err(FieldErrors::one("/company_id", Invalid::required("is required: the id of a company")))
+                    }
                     Err(errors) => Err(errors),
                 },
                 "create" => RegisterCompany::parse(value).map(|register| Self::Create(Box::new(register))),
@@ -116,7 +118,9 @@ impl Resolve {
                 Err(FieldErrors(wrong)) => {
                     let within = pointer_to("", &name);
                     errors.0.extend(
-                        wrong.into_iter().map(|error| FieldError { pointer: format!("{within}{}", error.pointer), ..error }),
+                        wrong
+                            .into_iter()
+                            .map(|error| FieldError { pointer: format!("{within}{}", error.pointer), ..error }),
                     );
                 }
             }

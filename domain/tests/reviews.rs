@@ -5,8 +5,8 @@ use domain::prospect::{AssignProspect, ProspectSaid, ResolveProspect, take_in, u
 use domain::review::{CompanyHint, ProspectResolution, Resolve, ReviewReason};
 use domain::value::Line;
 use domain::{
-    Company, CompanyCommand, CompanyError, ConflictRule, Prospect, ProspectCommand, ProspectError, ProspectEvent, Record,
-    RecordEvent, Said,
+    Company, CompanyCommand, CompanyError, ConflictRule, Prospect, ProspectCommand, ProspectError, ProspectEvent,
+    Record, RecordEvent, Said,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -145,7 +145,8 @@ fn in_review(name: &str) -> Company {
     let mut company = Company::default();
     let register = RegisterCompany::parse(json!({"name": name, "domain": format!("{name}.com")})).unwrap();
     let mut events = company.decide(CompanyCommand::Register(register), &context()).unwrap();
-    events.push(CompanyReviewRequested { import_id: None, reason: ReviewReason::LooksLike { company_id: OTHER } }.into());
+    events
+        .push(CompanyReviewRequested { import_id: None, reason: ReviewReason::LooksLike { company_id: OTHER } }.into());
     evolve(&mut company, &events);
     company
 }
@@ -173,7 +174,11 @@ fn a_company_is_left_alone_or_merged_and_nobody_is_asked_again() {
     assert_eq!(again, Err(CompanyError::Merged { into: OTHER }));
     let apart = unmerge(&other, (COMPANY, &acme)).unwrap();
     evolve(&mut acme, &apart.secondary);
-    assert_eq!((acme.status, acme.open_review()), (domain::Status::Live, None), "who takes it out again has looked at it");
+    assert_eq!(
+        (acme.status, acme.open_review()),
+        (domain::Status::Live, None),
+        "who takes it out again has looked at it"
+    );
 }
 
 #[test]
@@ -192,7 +197,10 @@ fn a_resolution_is_exactly_one_and_all_that_is_wrong_is_said_under_its_name() {
         (json!({"assign": {"company_id": null}}), vec!["/assign/company_id required"]),
         (json!({"assign": id}), vec!["/assign wrong_type"]),
         (json!({"merge": {"into": "x"}}), vec!["/merge/into invalid_id"]),
-        (json!({"create": {"city": "Bonn", "colour": 1}}), vec!["/create/colour unknown_field", "/create/name required"]),
+        (
+            json!({"create": {"city": "Bonn", "colour": 1}}),
+            vec!["/create/colour unknown_field", "/create/name required"],
+        ),
         (json!({"keep": true}), vec!["/keep unknown_field"]),
     ] {
         let mut found = codes(&Resolve::parse(body.clone()).unwrap_err());

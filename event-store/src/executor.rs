@@ -163,8 +163,7 @@ impl<R: Record> Executor<R> {
         // Ids of one command stay the same through its attempts, so that an event is never in the log twice.
         let context = Context { now: OffsetDateTime::now_utc(), seed: Uuid::now_v7() };
         let epoch = self.store.epoch();
-        let mut kept =
-            first.or_else(|| self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch)));
+        let mut kept = first.or_else(|| self.kept.get(&place).filter(|kept| epoch.as_ref() == Some(&kept.epoch)));
         for _ in 0..ATTEMPTS {
             let from_memory = kept.is_some();
             let loaded = match kept.take() {

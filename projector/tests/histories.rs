@@ -8,7 +8,8 @@ use domain::prospect::{ProspectSaid, ResolveProspect, take_in};
 use domain::review::{ProspectResolution, ReviewReason};
 use domain::value::{Country, Line};
 use domain::{
-    Company, CompanyCommand, CompanyError, ConflictRule, Context, Prospect, ProspectCommand, ProspectError, Said, Status,
+    Company, CompanyCommand, CompanyError, ConflictRule, Context, Prospect, ProspectCommand, ProspectError, Said,
+    Status,
 };
 use event_store::ExecuteError;
 use event_store::append::Refused;
@@ -215,10 +216,7 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
     prop_assert_eq!(report.position, opened.head().await);
     let claims = opened.verify_claims().await;
     prop_assert_eq!(claims.differences, 0, "{:#?}", claims.first);
-    prop_assert_eq!(
-        in_review(opened, tenant).await,
-        expected_in_review(opened, tenant, &companies, &prospects).await
-    );
+    prop_assert_eq!(in_review(opened, tenant).await, expected_in_review(opened, tenant, &companies, &prospects).await);
     prop_assert_eq!(seen(opened, tenant).await, expected(opened, tenant, &companies, &prospects).await);
     Ok(())
 }
@@ -239,7 +237,9 @@ async fn company_command(opened: &Opened, tenant: Uuid, id: Uuid, act: CompanyAc
         CompanyAct::Delete => CompanyCommand::Delete,
         CompanyAct::Restore => CompanyCommand::Restore,
         CompanyAct::LeaveAlone => CompanyCommand::LeaveAlone,
-        CompanyAct::MergeInto(_) | CompanyAct::Unmerge | CompanyAct::LooksLike(_) => unreachable!("they are no commands"),
+        CompanyAct::MergeInto(_) | CompanyAct::Unmerge | CompanyAct::LooksLike(_) => {
+            unreachable!("they are no commands")
+        }
     }
 }
 

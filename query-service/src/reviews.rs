@@ -128,9 +128,11 @@ impl Selection {
     /// $1 tenant, $2 the reason if there is one: how many reviews there are.
     pub(crate) fn count_sql(&self, schema: &str) -> String {
         let of_reason = self.of_reason(2);
-        let prospects =
-            format!("(SELECT count(*) FROM {schema}.company_prospect AS r WHERE r.tenant_id = $1 AND {PROSPECT_IN_REVIEW}{of_reason})");
-        let companies = format!("(SELECT count(*) FROM {schema}.companies AS r WHERE r.tenant_id = $1 AND {COMPANY_IN_REVIEW})");
+        let prospects = format!(
+            "(SELECT count(*) FROM {schema}.company_prospect AS r WHERE r.tenant_id = $1 AND {PROSPECT_IN_REVIEW}{of_reason})"
+        );
+        let companies =
+            format!("(SELECT count(*) FROM {schema}.companies AS r WHERE r.tenant_id = $1 AND {COMPANY_IN_REVIEW})");
         let parts: Vec<String> = [(self.of_prospects().is_some(), prospects), (self.has_companies(), companies)]
             .into_iter()
             .filter_map(|(asked, part)| asked.then_some(part))
@@ -184,7 +186,9 @@ impl Item {
             name_key: name.as_deref().map(company_name::key).filter(|key| !key.is_empty()),
             country: country.clone(),
             itself: None,
-            email_domain: email.and_then(|email| DomainOfHost::of_company(email).ok()).map(|found| found.domain.to_string()),
+            email_domain: email
+                .and_then(|email| DomainOfHost::of_company(email).ok())
+                .map(|found| found.domain.to_string()),
             // acme.con: its ending is wrong, and perhaps nothing else.
             label: host.as_deref().filter(|_| reason == "suspicious_domain").and_then(label_of).map(str::to_owned),
         };

@@ -36,11 +36,25 @@ async fn queue() -> Stack {
     stack.checkpoint(9).await;
     let named = "name, name_sort, name_key, country, domain";
     stack.company(&id(10), named, "'Acme Ltd', 'acme ltd', 'acme', 'GB', 'acme.com'").await;
-    stack.company(&id(11), &format!("{named}, deleted_at"), "'Gone', 'gone', 'gone', 'GB', 'gone.com', '2026-03-01T00:00:00Z'").await;
-    stack.company(&id(12), &format!("{named}, merged_into"), &format!("'Two', 'two', 'two', 'GB', 'two.com', '{}'", id(11))).await;
+    stack
+        .company(
+            &id(11),
+            &format!("{named}, deleted_at"),
+            "'Gone', 'gone', 'gone', 'GB', 'gone.com', '2026-03-01T00:00:00Z'",
+        )
+        .await;
+    stack
+        .company(
+            &id(12),
+            &format!("{named}, merged_into"),
+            &format!("'Two', 'two', 'two', 'GB', 'two.com', '{}'", id(11)),
+        )
+        .await;
     stack.sql(&format!("INSERT INTO read_1.merged_companies SELECT tenant_id, '{}', company_id FROM read_1.companies WHERE company_id = '{}'", id(12), id(11))).await;
     stack.company_in_review(14, 10).await;
-    stack.prospect_in_review(13, "name_only", ", hint_name, hint_country, hint_host", ", 'ACME Inc.', 'GB', 'gmail.com'").await;
+    stack
+        .prospect_in_review(13, "name_only", ", hint_name, hint_country, hint_host", ", 'ACME Inc.', 'GB', 'gmail.com'")
+        .await;
     stack.prospect_in_review(15, "suspicious_domain", ", hint_host", ", 'mail.acme.con'").await;
     stack.prospect_in_review(16, "no_company", ", email", ", 'ada@sales.acme.com'").await;
     // The company of the one is deleted, that of the other was merged into it.
@@ -72,7 +86,13 @@ async fn the_queue_has_both_kinds_in_order_by_reason_and_by_page() {
     assert_eq!(stack.reviews("?reason=company_deleted").await, all[4..]);
     assert_eq!(stack.reviews("?reason=name_only").await, all[..1]);
     assert!(stack.reviews("?kind=company&reason=no_company").await.is_empty());
-    for (query, count) in [("", 6), ("&kind=prospect", 5), ("&reason=company_deleted", 2), ("&reason=looks_like", 1), ("&kind=company&reason=no_company", 0)] {
+    for (query, count) in [
+        ("", 6),
+        ("&kind=prospect", 5),
+        ("&reason=company_deleted", 2),
+        ("&reason=looks_like", 1),
+        ("&kind=company&reason=no_company", 0),
+    ] {
         let answer = stack.get(&format!("/v1/reviews?limit=1&count=exact{query}")).await;
         assert_eq!(answer.json()["count"], count, "{query}: {}", answer.body);
     }
@@ -105,7 +125,10 @@ async fn a_review_shows_the_record_what_was_said_and_who_may_be_meant() {
     assert_eq!(by_name["hint"], json!({"name": "ACME Inc.", "country": "GB", "host": "gmail.com"}));
     assert_eq!(by_name["since"], "2026-01-02T00:00:00Z");
     let best = &by_name["candidates"][0];
-    assert_eq!((&best["name"], &best["domain"], &best["similarity"]), (&json!("Acme Ltd"), &json!("acme.com"), &json!(0.95)));
+    assert_eq!(
+        (&best["name"], &best["domain"], &best["similarity"]),
+        (&json!("Acme Ltd"), &json!("acme.com"), &json!(0.95))
+    );
     let same = json!(["same_country", "same_name"]);
     assert_eq!(candidates(&by_name), [(id(10), same.clone()), (id(14), same.clone())]);
     // As its GET shows it.

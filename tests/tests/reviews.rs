@@ -59,7 +59,10 @@ fn names(reviews: &[Value]) -> Vec<(&str, &str)> {
         .iter()
         .map(|item| {
             let record = &item["record"];
-            (record["last_name"].as_str().or(record["name"].as_str()).unwrap_or_default(), item["reason"].as_str().unwrap_or_default())
+            (
+                record["last_name"].as_str().or(record["name"].as_str()).unwrap_or_default(),
+                item["reason"].as_str().unwrap_or_default(),
+            )
         })
         .collect()
 }
@@ -100,11 +103,17 @@ async fn what_an_import_cannot_decide_is_decided_once() {
     let moved = resolve(&client, ada, &to(&merged)).await;
     assert_eq!(refused(&moved, StatusCode::CONFLICT, "merged")["merged_into"], json!(acme));
     let none = resolve(&client, ada, &to(&uuid::Uuid::now_v7().to_string())).await;
-    assert_eq!(refused(&none, StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields")["errors"][0]["pointer"], "/assign/company_id");
+    assert_eq!(
+        refused(&none, StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields")["errors"][0]["pointer"],
+        "/assign/company_id"
+    );
     let merge = resolve(&client, ada, &json!({"merge": {"into": acme}})).await;
     refused(&merge, StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields");
     let unnamed = resolve(&client, ada, &json!({"create": {"city": "Bonn"}})).await;
-    assert_eq!(refused(&unnamed, StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields")["errors"][0]["pointer"], "/create/name");
+    assert_eq!(
+        refused(&unnamed, StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields")["errors"][0]["pointer"],
+        "/create/name"
+    );
     let nobody = resolve(&client, &uuid::Uuid::now_v7().to_string(), &json!({"leave": true})).await;
     refused(&nobody, StatusCode::NOT_FOUND, "not_found");
     let nobody = resolve(&client, &uuid::Uuid::now_v7().to_string(), &to(&acme)).await;
@@ -144,11 +153,13 @@ async fn what_an_import_cannot_decide_is_decided_once() {
 
     // Left alone, as a line of a batch.
     let lines = [alan, grace].map(|id| {
-        json!({"method": "POST", "path": format!("/v1/reviews/{id}/resolve"), "body": {"leave": true}}).to_string() + "\n"
+        json!({"method": "POST", "path": format!("/v1/reviews/{id}/resolve"), "body": {"leave": true}}).to_string()
+            + "\n"
     });
     let headers = [("content-type", "application/x-ndjson")];
     let batch = client.try_command(Method::POST, "/v1/batch", &headers, lines.concat()).await.expect("an answer");
-    let answers: Vec<Value> = batch.bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let answers: Vec<Value> =
+        batch.bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     assert!(answers.len() == 2 && answers.iter().all(|answer| answer["status"] == 200), "{answers:?}");
     let position = answers[1]["body"]["position"].as_i64().expect("a position");
     assert!(reviews(&client, position).await.is_empty());

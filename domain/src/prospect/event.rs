@@ -89,7 +89,9 @@ impl ProspectReviewResolved {
     /// The company that the prospect has from now on, where that was decided.
     pub fn company_id(&self) -> Option<Uuid> {
         match self.resolution {
-            ProspectResolution::Assigned { company_id } | ProspectResolution::Created { company_id } => Some(company_id),
+            ProspectResolution::Assigned { company_id } | ProspectResolution::Created { company_id } => {
+                Some(company_id)
+            }
             ProspectResolution::LeftAlone => None,
         }
     }

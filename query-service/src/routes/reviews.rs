@@ -119,14 +119,8 @@ impl Page {
         let (mut items, more) = first_of([(prospects, prospects_cut), (companies, companies_cut)], selection.limit);
 
         let wanted = reviews::Wanted::of(&items);
-        let values: [&(dyn ToSql + Sync); 6] = [
-            tenant,
-            &wanted.name_keys,
-            &wanted.countries,
-            &wanted.themselves,
-            &wanted.email_domains,
-            &wanted.labels,
-        ];
+        let values: [&(dyn ToSql + Sync); 6] =
+            [tenant, &wanted.name_keys, &wanted.countries, &wanted.themselves, &wanted.email_domains, &wanted.labels];
         let (found, ended) = join!(client.query(&of_candidates, &values), client.batch_execute("COMMIT"));
         add_candidates(&mut items, &found?)?;
         ended?;
