@@ -126,7 +126,9 @@ pub fn not_for_this_record(what: &str, instead: &str) -> Problem {
 pub fn of_create(error: CompanyError) -> Problem {
     match error {
         CompanyError::Fields(FieldErrors(mut errors)) => {
-            errors.iter_mut().for_each(|error| error.pointer.insert_str(0, "/create"));
+            for error in &mut errors {
+                error.pointer.insert_str(0, "/create");
+            }
             field_errors(FieldErrors(errors))
         }
         error => company_error(error),
@@ -134,7 +136,7 @@ pub fn of_create(error: CompanyError) -> Problem {
 }
 
 /// Why a prospect in review cannot be assigned to `company_id`.
-pub fn to_assign(company_id: Uuid, why: CompanyError) -> Problem {
+pub fn to_assign(company_id: Uuid, why: &CompanyError) -> Problem {
     match why {
         CompanyError::Merged { into } => {
             let detail = format!("the company {company_id} was merged into {into}; assign to that one");

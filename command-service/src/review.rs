@@ -103,6 +103,6 @@ impl Executors {
             Ok(_) => CompanyError::NotFound,
             Err(problem) => return problem,
         };
-        to_assign(company_id, why)
+        to_assign(company_id, &why)
     }
 }

@@ -259,8 +259,7 @@ impl<R: Record> Executor<R> {
             check_if_match(&loaded[0], request)?;
             let events = decide([&loaded[0].state, &loaded[1].state]).map_err(ExecuteError::Domain)?;
             let mut append = empty_append(ids[0], request);
-            append.answer.version =
-                loaded[0].version + i64::try_from(events[0].len()).expect("a command has few events");
+            append.answer.version = version_after(&loaded[0], &events[0]);
             append.answer.position = loaded[0].position;
             append.answer.epoch = loaded[0].epoch.to_string();
             for ((id, loaded), events) in ids.into_iter().zip(&loaded).zip(events).rev() {
@@ -315,7 +314,7 @@ impl<R: Record> Executor<R> {
                 Err(error) => return Ok(Err(error)),
             };
             let mut append = empty_append(id, request);
-            append.answer.version = loaded.version + i64::try_from(events.len()).expect("a command has few events");
+            append.answer.version = version_after(&loaded, &events);
             append.answer.details = details.clone();
             others.add_record(&mut append, new_id, &nothing(), new_events, request)?;
             self.add_record(&mut append, id, &loaded, events, request)?;
@@ -412,7 +411,7 @@ impl<R: Record> Executor<R> {
         request: &Request,
     ) -> Result<Decided<R>, ExecuteError<R::Error>> {
         let mut append = empty_append(id, request);
-        append.answer.version = loaded.version + i64::try_from(events.len()).expect("a command has few events");
+        append.answer.version = version_after(loaded, &events);
         append.answer.position = loaded.position;
         append.answer.epoch = loaded.epoch.to_string();
         append.answer.details = details;
@@ -523,6 +522,10 @@ fn check_if_match<R, E: std::error::Error>(loaded: &Loaded<R>, request: &Request
         }
         _ => Ok(()),
     }
+}
+
+fn version_after<R: Record>(loaded: &Loaded<R>, events: &[R::Event]) -> i64 {
+    loaded.version + i64::try_from(events.len()).expect("a command has few events")
 }
 
 /// An append that writes nothing but, where there is one, the receipt.

@@ -67,10 +67,14 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// The reason that prospects are narrowed to; none if they are not asked for.
-    pub(crate) fn of_prospects(&self) -> Option<Option<&'static str>> {
-        let asked = self.kind != Some(Kind::Company) && self.reason != Some(COMPANY_REASON);
-        asked.then_some(self.reason)
+    /// Whether prospects are asked for.
+    pub(crate) fn has_prospects(&self) -> bool {
+        self.kind != Some(Kind::Company) && self.reason != Some(COMPANY_REASON)
+    }
+
+    /// The reason that prospects are narrowed to.
+    pub(crate) fn prospects_reason(&self) -> Option<&'static str> {
+        self.reason.filter(|_| self.has_prospects())
     }
 
     /// Whether companies are asked for.
@@ -90,8 +94,8 @@ impl Selection {
                 ORDER BY r.row_id LIMIT {rows})"
             )
         };
-        let ranges: Vec<String> = match self.of_prospects() {
-            Some(Some(_)) => vec![range("$3")],
+        let ranges: Vec<String> = match self.prospects_reason() {
+            Some(_) => vec![range("$3")],
             _ => PROSPECT_REASONS.iter().map(|reason| range(&format!("'{reason}'"))).collect(),
         };
         format!(
@@ -133,7 +137,7 @@ impl Selection {
         );
         let companies =
             format!("(SELECT count(*) FROM {schema}.companies AS r WHERE r.tenant_id = $1 AND {COMPANY_IN_REVIEW})");
-        let parts: Vec<String> = [(self.of_prospects().is_some(), prospects), (self.has_companies(), companies)]
+        let parts: Vec<String> = [(self.has_prospects(), prospects), (self.has_companies(), companies)]
             .into_iter()
             .filter_map(|(asked, part)| asked.then_some(part))
             .collect();
@@ -143,8 +147,8 @@ impl Selection {
     }
 
     fn of_reason(&self, number: usize) -> String {
-        match self.of_prospects() {
-            Some(Some(_)) => format!(" AND {PROSPECT_REASON} = ${number}"),
+        match self.prospects_reason() {
+            Some(_) => format!(" AND {PROSPECT_REASON} = ${number}"),
             _ => String::new(),
         }
     }

@@ -224,26 +224,24 @@ impl Lead {
         ];
         let mut lead = Self::default();
         for (field, input) in emails.chain(others.into_iter().filter_map(|(field, input)| Some((field, input?)))) {
-            let refused = match DomainOfHost::of_company(&input) {
-                Ok(found) => match found.suspicion() {
-                    None => {
-                        lead.of_website = field == "website" || field == "domain";
-                        lead.domain = Some(found);
-                        return lead;
-                    }
-                    Some(suspicion) => {
-                        lead.suspicious = true;
-                        lead.host.get_or_insert(found.host);
-                        RowReason::new("suspicious_domain", format!("the domain of {field} {suspicion}"))
-                    }
-                },
-                Err(invalid) => {
-                    if let Ok(found) = DomainOfHost::parse(&input) {
-                        lead.host.get_or_insert(found.host);
-                    }
-                    RowReason::new(invalid.code, format!("{field} {}", invalid.detail))
+            let found = DomainOfHost::parse(&input);
+            let suspicion = found.as_ref().ok().and_then(DomainOfHost::suspicion);
+            // A slip of the finger is told before anything else: throw-away hosts wait for those who make one.
+            let refused = match (suspicion, DomainOfHost::of_company(&input)) {
+                (None, Ok(found)) => {
+                    lead.of_website = field == "website" || field == "domain";
+                    lead.domain = Some(found);
+                    return lead;
+                }
+                (None, Err(invalid)) => RowReason::new(invalid.code, format!("{field} {}", invalid.detail)),
+                (Some(suspicion), _) => {
+                    lead.suspicious = true;
+                    RowReason::new("suspicious_domain", format!("the domain of {field} {suspicion}"))
                 }
             };
+            if let Ok(found) = found {
+                lead.host.get_or_insert(found.host);
+            }
             lead.reasons.push(RowReason { field: Some(field.to_owned()), ..refused });
         }
         lead

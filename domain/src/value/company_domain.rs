@@ -546,7 +546,7 @@ mod tests {
 
     #[test]
     fn mistyped_mail_hosts_and_unknown_suffixes_are_suspicious_and_their_neighbours_are_not() {
-        let suspicion = |input: &str| DomainOfHost::of_company(input).ok().and_then(|found| found.suspicion());
+        let suspicion = |input: &str| DomainOfHost::parse(input).ok().and_then(|found| found.suspicion());
         for input in
             ["a@gmial.com", "a@gmal.com", "a@gmaill.com", "a@hotmial.com", "a@yahoo.cmo", "a@acme.local", "outlok.com"]
         {

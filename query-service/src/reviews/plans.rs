@@ -83,7 +83,8 @@ async fn the_queue_reads_no_more_than_its_page() {
     for selection in selections() {
         let what = format!("{selection:?}");
         let values: [&(dyn ToSql + Sync); 2] = [&TENANT, &selection.after];
-        if let Some(reason) = selection.of_prospects() {
+        if selection.has_prospects() {
+            let reason = selection.prospects_reason();
             let of_reason = reason.iter().map(|reason| reason as &(dyn ToSql + Sync));
             let values: Vec<_> = values.into_iter().chain(of_reason).collect();
             check(&transaction, &selection.prospects_sql("read_1"), &values, &what).await;

@@ -76,27 +76,29 @@ impl Page {
         let bind_values: [&(dyn ToSql + Sync); 1] = [&tenant_setting];
         let state_values: [&(dyn ToSql + Sync); 2] = [tenant, &None::<Vec<Uuid>>];
         let company_values: [&(dyn ToSql + Sync); 2] = [tenant, &selection.after];
-        let reason = selection.of_prospects().flatten();
+        let reason = selection.prospects_reason();
         let of_reason = reason.iter().map(|reason| reason as &(dyn ToSql + Sync));
         let prospect_values: Vec<_> = company_values.iter().copied().chain(of_reason.clone()).collect();
         let count_values: Vec<_> = company_values[..1].iter().copied().chain(of_reason).collect();
         let prospects = async {
-            match selection.of_prospects() {
-                Some(_) => query_bounded(&***client, &of_prospects, &prospect_values).await,
-                None => Ok((Vec::new(), false)),
+            if selection.has_prospects() {
+                query_bounded(&***client, &of_prospects, &prospect_values).await
+            } else {
+                Ok((Vec::new(), false))
             }
         };
         let companies = async {
-            match selection.has_companies() {
-                true => query_bounded(&***client, &of_companies, &company_values).await,
-                false => Ok((Vec::new(), false)),
+            if selection.has_companies() {
+                query_bounded(&***client, &of_companies, &company_values).await
+            } else {
+                Ok((Vec::new(), false))
             }
         };
         let count = async {
-            match counted {
-                true => client.query_one(&of_count, &count_values).await?.try_get(0).map(Some),
-                false => Ok(None),
+            if !counted {
+                return Ok(None);
             }
+            client.query_one(&of_count, &count_values).await?.try_get(0).map(Some)
         };
         // Sent in one flush; one snapshot for all of them.
         let (begun, bound, state, prospects, companies, count) = join!(

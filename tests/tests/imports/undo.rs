@@ -77,7 +77,8 @@ async fn what_an_import_made_is_gone_what_it_changed_is_back_and_what_was_change
     assert_eq!((again.status, events_of_records(&test).await), (StatusCode::OK, events), "{again:?}");
     let anew = import(&client, "source=crm", list).await;
     assert_eq!(anew["rows"]["refused"], 0);
-    assert_eq!(super::records(&anew, "prospects"), [1, 2, 0], "{anew}");
+    // But for whom somebody changed: what the list says of it again is no news.
+    assert_eq!(super::records(&anew, "prospects"), [1, 1, 1], "{anew}");
     tests::read_tables_equal_the_log(&test).await;
     test.finish().await;
 }
