@@ -136,11 +136,11 @@ impl Messy {
         match self.draw("badness", number) % 1000 {
             0..6 => cells.beyond = ",one,cell,too,many",
             6..12 => {
-                cells.email =
-                    ["no address", "ada@", "@nobody.example", "a b@c d.com"][self.pick("bad", number, 4)].to_owned()
+                let bad = ["no address", "ada@", "@nobody.example", "a b@c d.com"][self.pick("bad", number, 4)];
+                bad.clone_into(&mut cells.email);
             }
-            12..16 => cells.employees = "a few".to_owned(),
-            16..19 => cells.updated_at = "last Tuesday".to_owned(),
+            12..16 => "a few".clone_into(&mut cells.employees),
+            16..19 => "last Tuesday".clone_into(&mut cells.updated_at),
             19..24 => return ["\r\n", "   \r\n", "\n"][self.pick("blank", number, 3)].to_owned(),
             24..28 => return ",,,,,,,,,,,,,,\r\n".to_owned(),
             28..48 => cells = self.of_company(person, at),
@@ -197,9 +197,10 @@ impl Messy {
         cells.website = match kind {
             Kind::Id | Kind::PrivateMail | Kind::MistypedAtCompany | Kind::Name => self.website(&company, number),
             Kind::SharedPage => SHARED[self.pick("shared", person, SHARED.len())].to_owned(),
-            Kind::OnlyPrivateMail | Kind::Mistyped | Kind::NameOnly => String::new(),
             Kind::Mail | Kind::MailAndId | Kind::Mover if says("website", 50) => self.website(&company, number),
-            Kind::Mail | Kind::MailAndId | Kind::Mover => String::new(),
+            Kind::OnlyPrivateMail | Kind::Mistyped | Kind::NameOnly | Kind::Mail | Kind::MailAndId | Kind::Mover => {
+                String::new()
+            }
         };
         if says("phone", 70) {
             let rest = 100_000 + self.draw("phone", person) % 900_000;
@@ -214,10 +215,10 @@ impl Messy {
         }
         if says("title said", 80) {
             let title = self.pick("which title", person, TITLES.len());
-            cells.title = TITLES[if renamed && changed { (title + 1) % TITLES.len() } else { title }].to_owned();
+            TITLES[if renamed && changed { (title + 1) % TITLES.len() } else { title }].clone_into(&mut cells.title);
         }
         if self.chance("note", person, 10) && says("note said", 80) {
-            cells.notes = NOTES[self.pick("which note", person, NOTES.len())].to_owned();
+            NOTES[self.pick("which note", person, NOTES.len())].clone_into(&mut cells.notes);
         }
         self.say_of_company(&mut cells, &company, number);
         cells.updated_at =
@@ -267,7 +268,7 @@ impl Messy {
     fn company_of(&self, person: u64) -> u64 {
         let companies = u128::from((self.lines * 3 / 20).max(1));
         let share = u128::from(self.draw("company of person", person) >> 32);
-        u64::try_from(companies * share * share >> 64).expect("less than the companies")
+        u64::try_from((companies * share * share) >> 64).expect("less than the companies")
     }
 
     fn company(&self, company: u64, at: u64) -> Company {
@@ -290,13 +291,11 @@ impl Messy {
         let form =
             if twins && company == named_as { 0 } else { 1 + self.pick("legal form", company, LEGAL_FORMS.len() - 1) };
         let word = capitalised(&word(named_as * 1000 + self.seed));
-        let name = match renamed && changed {
-            true => format!("{word} Group {}", LEGAL_FORMS[form]),
-            false => format!(
-                "{word} Works{}{}",
-                ["  ", " "][usize::from(self.chance("spaces", company, 90))],
-                LEGAL_FORMS[form]
-            ),
+        let name = if renamed && changed {
+            format!("{word} Group {}", LEGAL_FORMS[form])
+        } else {
+            let space = ["  ", " "][usize::from(self.chance("spaces", company, 90))];
+            format!("{word} Works{space}{}", LEGAL_FORMS[form])
         };
         let industry = self.pick("industry", company, INDUSTRIES.len());
         let employees = 1 + self.draw("employees", company) % 5_000;
@@ -365,7 +364,7 @@ impl Messy {
         usize::try_from(self.draw(what, number) % among as u64).expect("less than a length")
     }
 
-    /// A number that looks random and is always the same: SplitMix64 over what is asked.
+    /// A number that looks random and is always the same: `SplitMix64` over what is asked.
     fn draw(&self, what: &'static str, number: u64) -> u64 {
         let mixed = |mut z: u64| {
             z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);

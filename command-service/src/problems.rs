@@ -158,6 +158,7 @@ pub fn to_assign(company_id: Uuid, why: &CompanyError) -> Problem {
 }
 
 /// Why an import refuses.
+#[expect(clippy::needless_pass_by_value, reason = "as those of the other records, which take theirs apart")]
 pub fn import_error(error: ImportError) -> Problem {
     match error {
         ImportError::NotFound => Problem::not_found(),

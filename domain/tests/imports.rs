@@ -144,7 +144,7 @@ fn a_second_domain_of_one_company_is_added_and_a_band_that_does_not_fit_is_left_
     let effects = hear(&mut history, &rows, &ConflictRule::Newest);
     let company = fold::<Company>(&history);
     assert_eq!(company.domain.as_ref().map(|domain| domain.as_str().to_owned()).as_deref(), Some("acme.com"));
-    assert_eq!(company.additional_domains.iter().map(|domain| domain.as_str()).collect::<Vec<_>>(), ["acme.de"]);
+    assert_eq!(company.additional_domains.iter().map(domain::value::Domain::as_str).collect::<Vec<_>>(), ["acme.de"]);
     assert_eq!(
         (company.profile.max_employee_size.is_none(), effects[1].left_out.as_slice()),
         (true, &["min_employee_size".to_owned()][..])

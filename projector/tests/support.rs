@@ -136,7 +136,7 @@ impl Opened {
         secondary: Uuid,
         decide: impl Fn(&Company, &Company) -> Result<Merge, CompanyError>,
     ) -> Result<i64, ExecuteError<CompanyError>> {
-        let answer = if (primary.as_u128() ^ secondary.as_u128()) % 2 == 0 {
+        let answer = if (primary.as_u128() ^ secondary.as_u128()).is_multiple_of(2) {
             let decide = |[one, other]: [&Company; 2]| decide(one, other).map(|both| [both.primary, both.secondary]);
             self.companies.execute_both([primary, secondary], &request(tenant), decide).await
         } else {

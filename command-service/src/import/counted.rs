@@ -59,7 +59,7 @@ impl Counted {
         let met = &mut self.met[usize::from(is_prospect)];
         let entry = |place: usize| half(id) & !3 | place as u64;
         let before = CHANGES.into_iter().find(|(_, place)| met.contains(&entry(*place)));
-        let Some((change, place)) = CHANGES.into_iter().find(|(one, _)| *one == change) else { return None };
+        let (change, place) = CHANGES.into_iter().find(|(one, _)| *one == change)?;
         match before {
             Some((before, _)) if before >= change => {}
             Some((_, before)) => {

@@ -273,8 +273,8 @@ fn own_id(origin: &Origin, company_key: &str, person: &ProspectSaid, place: usiz
     } else {
         hash.update(format!("{first}\u{1f}{last}").as_bytes());
     }
-    let digest: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(ExternalRef { source: origin.source.clone(), id: Line::parse(&format!("row:{digest}")).ok()? })
+    let digest = u128::from_be_bytes(*hash.finalize().first_chunk()?);
+    Some(ExternalRef { source: origin.source.clone(), id: Line::parse(&format!("row:{digest:032x}")).ok()? })
 }
 
 fn leave_out(members: &mut Map<String, Value>, pointer: &str) {

@@ -156,7 +156,7 @@ impl Staging {
     pub async fn put_head(&self, file: &File, head: &Head) -> Result<(), StagingError> {
         const SQL: &str = "-- command_service::import::staging::put_head
             UPDATE log.import_files SET head = $3 WHERE tenant_id = $1 AND import_id = $2";
-        let json = serde_json::to_vec(head).expect("a form and a text always serialise");
+        let json = serde_json::to_vec(head).map_err(|_| StagingError::Form("head".to_owned()))?;
         let sealed = file.seal("head", &json)?;
         self.client().await?.execute(SQL, &[&file.tenant_id, &file.import_id, &sealed]).await?;
         Ok(())

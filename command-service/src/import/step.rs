@@ -60,6 +60,9 @@ struct Told {
     company_in_review: bool,
 }
 
+/// Whom a row's address may be: the claim to be found, those who have the address, the row's company and those merged into it.
+type Sought = (Value, Vec<Uuid>, Option<Uuid>, Vec<Uuid>);
+
 /// What the step's rows say of one company, and where they stand.
 struct CompanyGroup {
     new: bool,
@@ -319,7 +322,7 @@ impl Step {
 
     /// Of the persons whose address the log knows: who is known by it at the row's company, by a claim or by being there.
     async fn find_by_address(&mut self, places: &[(usize, usize)]) -> Result<(), Trouble> {
-        let mut asked: Vec<(Value, Vec<Uuid>, Option<Uuid>, Vec<Uuid>)> = Vec::new();
+        let mut asked: Vec<Sought> = Vec::new();
         for &(place, person) in places {
             let said = &self.readings[place].persons[person];
             if self.ref_values(said).iter().any(|value| self.holders.contains_key(value)) {

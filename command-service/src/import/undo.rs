@@ -80,11 +80,14 @@ pub(super) async fn run(run: &Arc<Run>, import: Loaded<Import>) -> Result<(), Tr
 /// Where the outcomes keep what was left.
 pub const LEFT_PART: i32 = -1;
 
+/// How an import is taken back from the record of some events.
+type UndoOf<E> = fn(&[E], Uuid) -> Undo<E>;
+
 /// All records of one sort that the import touched.
 struct Pass<R: Record> {
     run: Arc<Run>,
     executor: fn(&Executors) -> &Executor<R>,
-    undo: fn(&[R::Event], Uuid) -> Undo<R::Event>,
+    undo: UndoOf<R::Event>,
     head: i64,
 }
 

@@ -72,6 +72,9 @@ impl fmt::Debug for PersonalProfile {
         if !self.attributes.is_empty() {
             shown.field("attributes", &Hidden);
         }
+        if !self.company_hint.is_empty() {
+            shown.field("company_hint", &Hidden);
+        }
         shown.finish()
     }
 }

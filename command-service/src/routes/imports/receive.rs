@@ -96,7 +96,7 @@ async fn take_in(
     };
     let import_id = receiving.import_id;
     let bytes = match file {
-        Some(part) => ListBytes::Part(part),
+        Some(part) => ListBytes::Part(Box::new(part)),
         None => ListBytes::Body(body),
     };
     match pour(&mut receiving, service, bytes).await {
@@ -113,7 +113,7 @@ async fn take_in(
 /// Where a list's bytes come from.
 enum ListBytes<'a> {
     Body(&'a mut Body),
-    Part(multer::Field<'static>),
+    Part(Box<multer::Field<'static>>),
 }
 
 impl ListBytes<'_> {
@@ -211,6 +211,7 @@ async fn next_part(parts: &mut multer::Multipart<'static>) -> Result<multer::Fie
 }
 
 /// Reads the query, with what the headers say of the bytes.
+#[expect(clippy::too_many_lines, reason = "a table of parameters")]
 fn parameters(uri: &Uri, headers: &HeaderMap) -> Result<Wanted, Problem> {
     let mut errors = Vec::new();
     let mut wrong = |name: &str, code: &str, detail: String| {
