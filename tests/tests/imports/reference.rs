@@ -269,8 +269,10 @@ impl Values {
                 }
                 Some((stands, since)) if *stands == value => *since = (*since).max(at),
                 Some((stands, since)) => {
+                    // The order of values as text is the rule's; a JSON value has none of its own.
+                    let (text, text_standing) = (value.to_string(), stands.to_string());
                     let wins = match (*since, at) {
-                        (Some(since), Some(at)) if since == at => value.to_string() > stands.to_string(),
+                        (Some(since), Some(at)) if since == at => text > text_standing,
                         (Some(since), Some(at)) => at > since,
                         _ => true,
                     };
