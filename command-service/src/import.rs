@@ -27,6 +27,7 @@ mod mapping;
 mod members;
 mod outcome;
 mod place;
+mod places;
 mod reading;
 mod receive;
 mod refusal;
@@ -45,6 +46,8 @@ mod write;
 
 pub use bind::Bound;
 pub use builtin::NAMES as BUILTIN_NAMES;
+pub use header::OF_REPORT;
+
 pub use form::{Charset, Compression, Declared, Form, Format};
 pub use intake::{Chunk, Intake, Taken};
 pub use mapped::{Mapped, Reason};
@@ -71,11 +74,16 @@ use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use crate::carry_out::Executors;
+use places::Places;
 
 /// Lists that come in at the same time, in one process; one more is asked to come later.
 const RECEIVING_MAX: usize = 8;
 /// Imports that one process works on at the same time; more wait.
 const RUNNING_MAX: usize = 4;
+/// Of these, imports of one tenant: a place is left for others.
+const RUNNING_OF_TENANT_MAX: usize = 3;
+/// Of the lists that come in, those of one tenant.
+const RECEIVING_OF_TENANT_MAX: usize = 6;
 /// How long a command on an import itself may take.
 const COMMAND_WAIT: Duration = Duration::from_secs(10);
 
@@ -86,8 +94,8 @@ pub struct Imports {
     database: Database,
     /// The most text of one list, in bytes.
     text_bytes_max: u64,
-    receiving: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    receiving: Arc<Places>,
+    running: Arc<Places>,
     turns: Arc<Semaphore>,
     /// There is a new import to work on.
     wake: Notify,
@@ -103,8 +111,8 @@ impl Imports {
             staging,
             database,
             text_bytes_max,
-            receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
-            places: Arc::new(Semaphore::new(RUNNING_MAX)),
+            receiving: Places::new(RECEIVING_MAX, RECEIVING_OF_TENANT_MAX),
+            running: Places::new(RUNNING_MAX, RUNNING_OF_TENANT_MAX),
             turns: Arc::new(Semaphore::new(world::IN_FLIGHT_MAX)),
             wake: Notify::new(),
             changed: Notify::new(),

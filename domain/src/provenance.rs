@@ -28,7 +28,7 @@ pub struct Said {
     pub import_id: Uuid,
     /// The row, counted from 1.
     pub row: u64,
-    /// The row's own time, where it has one: seconds since 1970.
+    /// The row's own time, where it has one: microseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<i64>,
 }

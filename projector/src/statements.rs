@@ -47,6 +47,16 @@ const TOUCHED: &str = "(
         JOIN {schema}.merged_companies AS m ON m.tenant_id = n.tenant_id AND m.company_id = n.company_id
     ) AS t";
 
+/// A company found by its key, whatever the planner believes of tables that nobody has counted yet: joined plainly, it may read all
+/// companies of the tenant for each row.
+fn company(id: &str, of: &str) -> String {
+    format!(
+        "LATERAL (
+            SELECT one.* FROM {{schema}}.companies AS one
+            WHERE one.tenant_id = {of}.tenant_id AND one.company_id = {id} LIMIT 1) AS c"
+    )
+}
+
 impl Statements {
     /// Prepares everything for the tables in `schema`.
     pub(crate) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
@@ -120,10 +130,10 @@ fn prospects() -> String {
         SELECT {own}, {shown}
         FROM {unnest} AS n ({names})
         LEFT JOIN {{schema}}.merged_companies AS m ON m.tenant_id = n.tenant_id AND m.company_id = n.assigned_company_id
-        LEFT JOIN {{schema}}.companies AS c
-            ON c.tenant_id = n.tenant_id AND c.company_id = coalesce(m.primary_id, n.assigned_company_id)
+        LEFT JOIN {company} ON true
         ON CONFLICT (tenant_id, row_id) DO UPDATE SET {set}",
         names = names(PROSPECTS),
+        company = company("coalesce(m.primary_id, n.assigned_company_id)", "n"),
         denormalised = denormalised_names(),
         own = own.collect::<Vec<_>>().join(", "),
         shown = shown(),
@@ -157,10 +167,10 @@ fn add_own_rows() -> String {
         INSERT INTO {{schema}}.company_prospect
             (tenant_id, row_id, position, assigned_company_id, created_at, updated_at, {denormalised})
         SELECT c.tenant_id, c.company_id, c.position, c.company_id, c.created_at, c.updated_at, {shown}
-        FROM {TOUCHED}
-        JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = t.company_id
+        FROM {TOUCHED} CROSS JOIN {company}
         WHERE c.deleted_at IS NULL AND c.merged_into IS NULL AND NOT ({HAS_PROSPECT})
         ON CONFLICT (tenant_id, row_id) DO NOTHING",
+        company = company("t.company_id", "t"),
         denormalised = denormalised_names(),
         shown = shown.join(", "),
     )
@@ -190,10 +200,11 @@ fn fanout() -> String {
         SET {set}, position = greatest(p.prospect_position, c.position), updated_at = greatest(p.prospect_updated_at, c.updated_at)
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS t (tenant_id, company_id, row_id)
         LEFT JOIN {{schema}}.merged_companies AS m ON m.tenant_id = t.tenant_id AND m.company_id = t.company_id
-        JOIN {{schema}}.companies AS c ON c.tenant_id = t.tenant_id AND c.company_id = coalesce(m.primary_id, t.company_id)
+        CROSS JOIN {company}
         WHERE p.tenant_id = t.tenant_id AND p.row_id = t.row_id
           AND p.assigned_company_id IS NOT DISTINCT FROM t.company_id",
         set = set.collect::<Vec<_>>().join(", "),
+        company = company("coalesce(m.primary_id, t.company_id)", "t"),
     )
 }
 

@@ -4,12 +4,12 @@
 //! First all rows in the order of their ids, some ten thousand an import. Then, every few seconds, the rows whose `updatedAt` is not
 //! older than the newest one seen less an overlap, because a transaction that commits late brings times that have passed; rows of
 //! that window that were sent as they are now are not sent again. And from time to time a sweep over all ids: the prospect of a row
-//! that is gone is deleted. Whatever is interrupted is done again, and then changes nothing.
+//! that is gone is deleted, if the table made it. Whatever is interrupted is done again, and then changes nothing.
 
 mod legacy;
 mod state;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use super::report;
 use super::upload::{Reading, request};
 use crate::output::Output;
 use legacy::{Legacy, LegacyRow};
-use state::State;
+use state::{Known, State};
 
 /// Rows of one import at most.
 const IMPORT_ROWS: usize = 50_000;
@@ -100,16 +100,18 @@ pub(super) async fn run(args: &Args, reading: &Reading, api: &Api) -> anyhow::Re
     let (totals, state) = (&follower.totals, args.state.display());
     let json = json!({
         "copied": follower.state.progress.copied, "mark": follower.state.progress.mark, "imports": totals.imports,
-        "rows": totals.rows, "refused": totals.refused, "in_review": totals.in_review, "deleted": totals.deleted, "state": state.to_string(),
+        "rows": totals.rows, "refused": totals.refused, "in_review": totals.in_review, "deleted": totals.deleted,
+        "kept": totals.kept, "state": state.to_string(),
     });
     let text = format!(
-        "{}; {} rows in {} imports, {} in review, {} refused; {} prospects deleted\n{state} says how far it is: the same command goes on from there\n",
+        "{}; {} rows in {} imports, {} in review, {} refused; {} prospects deleted, {} that others made kept\n{state} says how far it is: the same command goes on from there\n",
         if follower.state.progress.copied { "all rows are copied" } else { "not all rows are copied yet" },
         totals.rows,
         totals.imports,
         totals.in_review,
         totals.refused,
         totals.deleted,
+        totals.kept,
     );
     Ok(Output { json, text, well: follower.state.progress.copied })
 }
@@ -121,6 +123,7 @@ struct Totals {
     refused: u64,
     in_review: u64,
     deleted: u64,
+    kept: u64,
 }
 
 struct Follower<'a> {
@@ -289,8 +292,7 @@ impl Follower<'_> {
             .stream(&path, "application/x-ndjson", |piece| {
                 rest.extend_from_slice(piece);
                 let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                let learned: Vec<(String, Uuid)> =
-                    rest[..whole].split(|byte| *byte == b'\n').filter_map(learned).collect();
+                let learned: Vec<Known> = rest[..whole].split(|byte| *byte == b'\n').filter_map(learned).collect();
                 rest.drain(..whole);
                 anyhow::ensure!(rest.len() <= LINE_BYTES_MAX, "a row of import {id} is longer than 8 MiB");
                 state.learn(&learned)
@@ -300,9 +302,9 @@ impl Follower<'_> {
 
     /// Deletes the prospects of rows that are gone.
     async fn sweep(&mut self) -> anyhow::Result<()> {
-        let mut gone: Vec<(String, Uuid)> = Vec::new();
+        let mut gone: Vec<Known> = Vec::new();
         let max = self.args.deletions_max;
-        let mut add = |row: (String, Uuid)| {
+        let mut add = |row: Known| {
             gone.push(row);
             anyhow::ensure!(
                 gone.len() <= max,
@@ -315,8 +317,8 @@ impl Follower<'_> {
         let mut next = known.next().transpose()?;
         self.legacy
             .ids(|id| {
-                while let Some(row) = next.take_if(|row| row.0.as_str() <= id) {
-                    if row.0 != id {
+                while let Some(row) = next.take_if(|row| row.id.as_str() <= id) {
+                    if row.id != id {
                         add(row)?;
                     }
                     next = known.next().transpose()?;
@@ -332,14 +334,25 @@ impl Follower<'_> {
         if gone.is_empty() {
             return Ok(());
         }
-        let (ids, mut prospects): (HashSet<String>, HashSet<Uuid>) = gone.into_iter().unzip();
+        let ids: HashSet<String> = gone.iter().map(|row| row.id.clone()).collect();
+        let mut made: HashSet<Uuid> = gone.iter().filter(|row| row.made).map(|row| row.prospect).collect();
+        let mut prospects: BTreeSet<Uuid> = gone.iter().map(|row| row.prospect).collect();
         // Two rows of one person became one prospect, which stays as long as one of them does.
         for row in self.state.known()? {
-            let (id, prospect) = row?;
-            if !ids.contains(&id) {
-                prospects.remove(&prospect);
+            let row = row?;
+            if !ids.contains(&row.id) {
+                prospects.remove(&row.prospect);
+            } else if row.made {
+                made.insert(row.prospect);
             }
         }
+        // What was there before the table's rows came is not the table's to delete.
+        let others: Vec<Uuid> = prospects.iter().filter(|prospect| !made.contains(*prospect)).copied().collect();
+        for prospect in &others {
+            eprintln!("prospectus: the row of prospect {prospect} is gone, but the table did not make it: it stays");
+        }
+        self.totals.kept += others.len() as u64;
+        prospects.retain(|prospect| made.contains(prospect));
         for prospect in prospects {
             match self.api.ask(Method::DELETE, &format!("/v1/prospects/{prospect}")).await {
                 Ok(_) => self.totals.deleted += 1,
@@ -348,7 +361,7 @@ impl Follower<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.state.merge(&ids)?;
+        self.state.merge(&ids, &made)?;
         self.state.save()
     }
 }
@@ -379,7 +392,7 @@ fn hash_of(row: &LegacyRow) -> u64 {
 }
 
 /// The legacy id and the prospect of a row's outcome.
-fn learned(line: &[u8]) -> Option<(String, Uuid)> {
+fn learned(line: &[u8]) -> Option<Known> {
     let outcome: Value = serde_json::from_slice(line).ok()?;
     let row: Value = serde_json::from_str(outcome["text"].as_str()?).ok()?;
     let id = match &row["id"] {
@@ -387,7 +400,8 @@ fn learned(line: &[u8]) -> Option<(String, Uuid)> {
         Value::Number(id) => id.to_string(),
         _ => return None,
     };
-    Some((id, Uuid::try_parse(outcome["prospect_ids"][0].as_str()?).ok()?))
+    let prospect = Uuid::try_parse(outcome["prospect_ids"][0].as_str()?).ok()?;
+    Some(Known { id, prospect, made: outcome["prospect_changes"][0] == "created" })
 }
 
 #[cfg(test)]
@@ -397,12 +411,14 @@ mod tests {
     #[test]
     fn a_rows_outcome_tells_its_prospect() {
         let prospect = Uuid::from_u128(7);
-        let outcome = |id: Value| {
+        let outcome = |id: Value, change: &str| {
             let text = json!({"id": id, "email": "a@b.example"}).to_string();
-            json!({"row": 1, "outcome": "created", "text": text, "prospect_ids": [prospect]}).to_string()
+            json!({"row": 1, "outcome": "in_review", "text": text, "prospect_ids": [prospect], "prospect_changes": [change]})
+                .to_string()
         };
-        assert_eq!(learned(outcome("ck1".into()).as_bytes()), Some(("ck1".to_owned(), prospect)));
-        assert_eq!(learned(outcome(12.into()).as_bytes()), Some(("12".to_owned(), prospect)));
+        let known = |id: &str, made| Some(Known { id: id.to_owned(), prospect, made });
+        assert_eq!(learned(outcome("ck1".into(), "created").as_bytes()), known("ck1", true));
+        assert_eq!(learned(outcome(12.into(), "unchanged").as_bytes()), known("12", false));
         assert_eq!(learned(b""), None);
         assert_eq!(learned(json!({"text": "{\"id\": 1}", "prospect_ids": []}).to_string().as_bytes()), None);
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::convert::{self, Conversion, Split, Unreadable};
 use super::form::{Form, Format};
-use super::header::fold;
+use super::header::{OF_REPORT, fold};
 use super::mapped::{Mapped, Reason};
 use super::mapping::{Mapping, MappingError, Rule, Unmapped};
 use super::members::Members;
@@ -169,9 +169,16 @@ impl Bound {
         }
         let mut people = if self.each {
             people(&person, &lists, &mut mapped.dropped, &mut refused)
-        } else if OF_A_PERSON.iter().any(|name| person.fields.contains_key(*name)) {
+        } else if OF_A_PERSON.iter().any(|name| person.fields.contains_key(*name))
+            || self.prospect_id.as_ref().is_some_and(|id| id.of(source, 1, cells).is_some())
+        {
             vec![person]
         } else {
+            if !person.is_empty() {
+                let detail = "nothing in the row tells a person from another: it needs a name, an e-mail address, a phone number or an id; \
+                              what else it says of one is left out";
+                mapped.dropped.push(Reason { column: None, code: "person_left_out", detail: detail.to_owned() });
+            }
             Vec::new()
         };
         if let Some((column, name, conversion, lenient)) = &self.updated_at
@@ -196,10 +203,13 @@ impl Bound {
         }
         if let Some(rest) = &self.rest {
             let to = match rest.side {
-                Side::Prospect => people.first_mut().unwrap_or(&mut company),
-                Side::Company => &mut company,
+                // What is a person's does not become the company's because the row has no person.
+                Side::Prospect => people.first_mut(),
+                Side::Company => Some(&mut company),
             };
-            rest.put(cells, &mut to.attributes);
+            if let Some(to) = to {
+                rest.put(cells, &mut to.attributes);
+            }
         }
         for (target, value) in &self.constants {
             match (target.side, &target.place) {
@@ -309,6 +319,7 @@ impl BoundId {
 impl Rest {
     fn new(mapping: &Mapping, form: &Form, rules: &[BoundRule], each: bool) -> Self {
         let mut named: HashSet<String> = mapping.columns.iter().map(|(name, _)| fold(name)).collect();
+        named.extend(OF_REPORT.map(str::to_owned));
         named.extend(mapping.updated_at.iter().map(|from| fold(&from.column)));
         let ids = &mapping.ids;
         let templates = [&ids.company, &ids.company_source, &ids.prospect, &ids.prospect_source];

@@ -234,7 +234,7 @@ fn date(cell: &str, form: &str) -> Result<String, Unreadable> {
     read().ok_or(unreadable("not_a_date", "must be a date in the form that the mapping gives"))
 }
 
-/// Seconds since 1970 of a time as lists have it: RFC 3339, a date with or without a time (UTC unless it says otherwise), seconds or
+/// Microseconds since 1970 of a time as lists have it: RFC 3339, a date with or without a time (UTC unless it says otherwise), seconds or
 /// milliseconds since 1970.
 ///
 /// # Errors
@@ -251,11 +251,12 @@ pub fn instant(cell: &str, conversion: Option<&Conversion>) -> Result<i64, Unrea
     };
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: i64 = text.parse().map_err(|_| wrong.clone())?;
-        return Ok(if number > 100_000_000_000 { number / 1000 } else { number });
+        let micros = if number > 100_000_000_000 { number.checked_mul(1_000) } else { number.checked_mul(1_000_000) };
+        return micros.ok_or(wrong);
     }
     let iso = text.replacen(' ', "T", 1);
     if let Ok(time) = time::OffsetDateTime::parse(&iso, &time::format_description::well_known::Rfc3339) {
-        return Ok(time.unix_timestamp());
+        return Ok(micros(time));
     }
     // Without an offset, or without seconds, or a date alone.
     let filled = match iso.matches(':').count() {
@@ -264,7 +265,11 @@ pub fn instant(cell: &str, conversion: Option<&Conversion>) -> Result<i64, Unrea
         _ => format!("{iso}Z"),
     };
     let time = time::OffsetDateTime::parse(&filled, &time::format_description::well_known::Rfc3339);
-    time.map(time::OffsetDateTime::unix_timestamp).map_err(|_| wrong)
+    time.map(micros).map_err(|_| wrong)
+}
+
+fn micros(time: time::OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1_000).expect("years have four digits")
 }
 
 /// `['Ada', "O'Brien"]`: texts in single or double quotes, with backslashes.
@@ -345,20 +350,20 @@ mod tests {
 
     #[test]
     fn times_are_read_as_databases_print_them() {
-        for text in [
-            "2024-12-31T23:59:59Z",
-            "2024-12-31 23:59:59.123",
-            "2025-01-01T01:59:59+02:00",
-            "1735689599",
-            "1735689599123",
+        for (text, micros) in [
+            ("2024-12-31T23:59:59Z", 1_735_689_599_000_000),
+            ("2024-12-31 23:59:59.123", 1_735_689_599_123_000),
+            ("2025-01-01T01:59:59.000001+02:00", 1_735_689_599_000_001),
+            ("1735689599", 1_735_689_599_000_000),
+            ("1735689599123", 1_735_689_599_123_000),
+            ("2024-12-31 23:59", 1_735_689_540_000_000),
+            ("2024-12-31", 1_735_603_200_000_000),
         ] {
-            assert_eq!(instant(text, None), Ok(1_735_689_599), "{text}");
+            assert_eq!(instant(text, None), Ok(micros), "{text}");
         }
-        assert_eq!(instant("2024-12-31 23:59", None), Ok(1_735_689_540));
-        assert_eq!(instant("2024-12-31", None), Ok(1_735_603_200));
         let german = Conversion::parse("date:DD.MM.YYYY");
-        assert_eq!(instant("31.12.2024 23:59:59", german.as_ref()), Ok(1_735_689_599));
-        for text in ["yesterday", "31.12.2024", "2024-13-01", ""] {
+        assert_eq!(instant("31.12.2024 23:59:59", german.as_ref()), Ok(1_735_689_599_000_000));
+        for text in ["yesterday", "31.12.2024", "2024-13-01", "", "9223372036854775807"] {
             assert!(instant(text, None).is_err(), "{text}");
         }
     }

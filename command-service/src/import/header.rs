@@ -10,6 +10,9 @@ use super::intake::COLUMNS_MAX;
 use super::refusal::Refusal;
 use super::split::{self, CANDIDATES};
 
+/// The columns that the report of an import's rows puts before the list's own: sent again with it, they say nothing.
+pub const OF_REPORT: [&str; 4] = ["import_row", "import_line", "import_outcome", "import_reasons"];
+
 /// Reads the header: the delimiter, where none is given the one that makes most columns, and the names.
 pub(super) fn read(record: &str, delimiter: Option<u8>, charset: Charset) -> Result<(u8, Vec<String>), Refusal> {
     if record.contains(char::REPLACEMENT_CHARACTER) {
@@ -24,13 +27,20 @@ pub(super) fn read(record: &str, delimiter: Option<u8>, charset: Charset) -> Res
     let mut seen = HashMap::new();
     for index in 0..cells.len() {
         let name = cells.get(index).unwrap_or_default().trim();
-        let name = if name.is_empty() { format!("column {}", index + 1) } else { name.to_owned() };
+        // A report of a report has its own columns twice.
+        let nameless = name.is_empty() || (is_of_report(name) && seen.contains_key(&fold(name)));
+        let name = if nameless { format!("column {}", index + 1) } else { name.to_owned() };
         if let Some(first) = seen.insert(fold(&name), index + 1) {
             return Err(Refusal::DuplicateColumn { name, first, second: index + 1 });
         }
         columns.push(name);
     }
     Ok((delimiter, columns))
+}
+
+/// Whether a column is one that the report of an earlier import put before the list's own.
+pub(super) fn is_of_report(name: &str) -> bool {
+    OF_REPORT.contains(&name.trim())
 }
 
 /// The delimiter that stands most often outside quotes.

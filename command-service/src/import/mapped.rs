@@ -14,7 +14,7 @@ pub struct Mapped {
     pub website: Option<String>,
     /// The members that `POST /v1/prospects` takes, without `company_id`: one for each person in the row.
     pub prospects: Vec<Map<String, Value>>,
-    /// The row's own time in seconds since 1970, where the mapping names a column.
+    /// The row's own time in microseconds since 1970, where the mapping names a column.
     pub updated_at: Option<i64>,
     /// Values that were left out because their column is lenient.
     pub dropped: Vec<Reason>,

@@ -8,13 +8,13 @@ use domain::{ConflictRule, ImportCommand, ImportError};
 use event_store::executor::ExecuteError;
 use event_store::receipt::NewReceipt;
 use event_store::{Metadata, Request};
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::form::Declared;
 use super::intake::{Chunk, Intake};
 use super::lease::{Lease, LeaseError};
 use super::mapping::{Mapping, MappingError, Unmapped};
+use super::places::Place;
 use super::refusal::Refusal;
 use super::rows::rows;
 use super::staging::{File, Head, StagingError};
@@ -101,7 +101,7 @@ pub struct Receiving {
     text_bytes: u64,
     lease: Option<Lease>,
     ended: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Imports {
@@ -116,7 +116,7 @@ impl Imports {
         receipt: Option<NewReceipt>,
         wanted: Wanted,
     ) -> Result<Begun, NotTaken> {
-        let place = Arc::clone(&self.receiving).try_acquire_owned().map_err(|_| NotTaken::Busy)?;
+        let place = self.receiving.take(tenant_id).ok_or(NotTaken::Busy)?;
         let import_id = Uuid::now_v7();
         let lease = Lease::take(&self.database, import_id).await.map_err(|error| match error {
             LeaseError::Held => Trouble::Lasting("a new import's lock is held".to_owned()),

@@ -263,6 +263,10 @@ impl Staging {
 
 impl File {
     fn seal(&self, part: &str, bytes: &[u8]) -> Result<Vec<u8>, StagingError> {
+        if bytes.len() > PART_BYTES_MAX {
+            // It could not be read again.
+            return Err(StagingError::Form(part.to_owned()));
+        }
         let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).map_err(|_| StagingError::Form(part.to_owned()))?;
         Ok(self.key.seal_part(self.tenant_id, self.import_id, part, &packed)?)
     }

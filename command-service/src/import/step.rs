@@ -31,6 +31,9 @@ pub type Already = HashMap<Uuid, i64>;
 /// What the ids of new pages on social media are made of: no row makes as many records.
 const SEED_SLOT: usize = 1_000_000;
 
+/// The most reasons that the report gives of a row.
+const REASONS_MAX: usize = 100;
+
 /// The longest text that the report shows of a value, in characters.
 const SHOWN_MAX: usize = 300;
 
@@ -197,12 +200,13 @@ impl Step {
             let (world, rule, import_id) = (Arc::clone(&self.world), Arc::clone(&self.rule), self.import_id);
             let since = self.already.get(&id).copied();
             let seed = record_id(import_id, self.readings[group.places[0]].row, SEED_SLOT);
-            commands.spawn(async move {
+            // In a box: what is large is moved once less.
+            commands.spawn(Box::pin(async move {
                 let record = Place { id, new: group.new, since };
                 let result = world.company(record, &group.rows, &rule, group.looks_like, seed).await;
                 drop(turn);
                 (place, (id, group, result))
-            });
+            }));
         }
         joined(commands).await
     }
@@ -311,11 +315,11 @@ impl Step {
             let turn = self.world.turn().await?;
             let (world, rule) = (Arc::clone(&self.world), Arc::clone(&self.rule));
             let since = self.already.get(&id).copied();
-            commands.spawn(async move {
+            commands.spawn(Box::pin(async move {
                 let result = world.prospect(Place { id, new: group.new, since }, &group.rows, &rule).await;
                 drop(turn);
                 (place, (id, group, result))
-            });
+            }));
         }
         joined(commands).await
     }
@@ -332,8 +336,11 @@ impl Step {
                 continue;
             };
             let found = self.email_value(said).and_then(|email| self.matches.get(&email));
-            if let Some(candidates) = found.filter(|candidates| !candidates.is_empty()) {
-                asked.push((value, candidates.clone(), said.company_id, said.company_stands_for.clone()));
+            let candidates = found.cloned().unwrap_or_default();
+            // Whoever is known by the address without having it any more: the claim tells when the command is carried out, which a
+            // dry run does not come to.
+            if !candidates.is_empty() || self.world.is_dry_run() {
+                asked.push((value, candidates, said.company_id, said.company_stands_for.clone()));
             }
         }
         let values: Vec<Value> = asked.iter().map(|(value, ..)| value.clone()).collect();
@@ -476,8 +483,13 @@ fn shortened(value: &serde_json::Value) -> serde_json::Value {
     }
 }
 
+/// Notes what a row's report says of its effect, as far as there is room for it.
 fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
+    let most = |reasons: &Vec<RowReason>| reasons.len() >= REASONS_MAX;
     for conflict in &effect.conflicts {
+        if most(reasons) {
+            return;
+        }
         reasons.push(RowReason {
             field: Some(conflict.field.clone()),
             kept: Some(shortened(&conflict.kept)),
@@ -486,6 +498,9 @@ fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
         });
     }
     for field in &effect.left_out {
+        if most(reasons) {
+            return;
+        }
         let reason = RowReason::new("no_room", "the record has no room for it, or it does not fit what is there");
         reasons.push(RowReason { field: Some(field.clone()), ..reason });
     }

@@ -123,7 +123,12 @@ impl<R: Record<Error: Send>> Pass<R> {
                     (_, Undone::Nothing) => {}
                     (_, Undone::Back(at)) => {
                         back += 1;
-                        *position = (*position).max(at.unwrap_or_default());
+                        // Done before a crash: where is not known, so all that is there counts.
+                        let at = match at {
+                            Some(at) => at,
+                            None => self.newest().await?,
+                        };
+                        *position = (*position).max(at);
                     }
                     (id, Undone::Left(reason)) => {
                         left.push(Left { kind: R::TYPE.to_owned(), id, reason: reason.to_owned() });
@@ -134,6 +139,14 @@ impl<R: Record<Error: Send>> Pass<R> {
         }
         left.sort_by_key(|left| left.id);
         Ok(back)
+    }
+
+    /// The log's highest position.
+    async fn newest(&self) -> Result<i64, Trouble> {
+        const SQL: &str = "-- command_service::import::undo::newest
+            SELECT max(position) FROM log.events";
+        let row = self.run.staging.client().await?.query_one(SQL, &[]).await.map_err(StagingError::Database)?;
+        Ok(row.get::<_, Option<i64>>(0).unwrap_or_default())
     }
 
     /// The records that a page of the import's events speaks of, each with the first of these events' sequence; none at the end.

@@ -1,17 +1,17 @@
 //! Taking imports up: those that were just received, and those that a process left when it ended.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::import::OPEN;
 use service_kit::shutdown::Shutdown;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::Imports;
 use super::lease::{Lease, LeaseError};
+use super::places::Place;
 use super::run::Run;
 use super::staging::StagingError;
 use super::world::Trouble;
@@ -50,16 +50,22 @@ pub async fn work(imports: Arc<Imports>, shutdown: Shutdown) {
 #[derive(Default)]
 struct UnderWay(Mutex<HashSet<Uuid>>);
 
+impl UnderWay {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One of them, while it lives.
 struct Entry {
     under_way: Arc<UnderWay>,
     import_id: Uuid,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.under_way.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.import_id);
+        self.under_way.lock().remove(&self.import_id);
     }
 }
 
@@ -68,18 +74,24 @@ async fn take_up(
     under_way: &Arc<UnderWay>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), StagingError> {
-    // The index holds only these, and few at any time.
+    // The index holds only these, and few at any time. Of every tenant the oldest first; those that another process works on are left
+    // out before a connection is opened for them: the lock is given back with the statement.
     const SQL: &str = "-- command_service::import::work::take_up
-        SELECT tenant_id, aggregate_id FROM log.claims WHERE kind = 'import_open' AND NOT released ORDER BY aggregate_id LIMIT 200";
+        SELECT tenant_id, aggregate_id FROM (
+            SELECT tenant_id, aggregate_id, row_number() OVER (PARTITION BY tenant_id ORDER BY aggregate_id) AS place
+            FROM log.claims WHERE kind = 'import_open' AND NOT released AND aggregate_id <> ALL ($1)
+            ORDER BY place, aggregate_id LIMIT 200) AS open
+        WHERE pg_try_advisory_xact_lock(hashtextextended('import ' || aggregate_id::text, 0))
+        ORDER BY place, aggregate_id";
     debug_assert_eq!(OPEN, "import_open");
     let client = imports.staging.client().await?;
-    let rows = client.query(SQL, &[]).await?;
+    let mine: Vec<Uuid> = under_way.lock().iter().copied().collect();
+    let rows = client.query(SQL, &[&mine]).await?;
     drop(client);
     for row in rows {
         let (tenant_id, import_id): (Uuid, Uuid) = (row.get(0), row.get(1));
-        // As many at a time as have places; the oldest first.
-        let Ok(place) = Arc::clone(&imports.places).try_acquire_owned() else { return Ok(()) };
-        if !under_way.0.lock().unwrap_or_else(PoisonError::into_inner).insert(import_id) {
+        let Some(place) = imports.running.take(tenant_id) else { continue };
+        if !under_way.lock().insert(import_id) {
             continue;
         }
         let entry = Entry { under_way: Arc::clone(under_way), import_id, _place: place };

@@ -115,6 +115,11 @@ impl World {
         turn.map_err(|_| Trouble::Passing("the service is stopping".to_owned()))
     }
 
+    /// Whether nothing is written.
+    pub fn is_dry_run(&self) -> bool {
+        self.rehearsal.is_some()
+    }
+
     /// Whether a dry run remembers as much as it may.
     pub fn is_full(&self) -> bool {
         self.remembered(|rehearsal| rehearsal.bytes >= REHEARSAL_BYTES_MAX).unwrap_or(false)

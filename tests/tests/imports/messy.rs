@@ -77,18 +77,20 @@ async fn rows_of(client: &Client, import_id: &str) -> Vec<Value> {
 async fn records_at(test: &TestStack, tenant: Uuid, position: i64) -> Records {
     const AT: &str = "
         SELECT EXISTS (SELECT FROM read.checkpoints WHERE position >= $1) AND NOT EXISTS (SELECT FROM read.fanout)";
-    // What follows from other columns, and what is of one life of the records alone.
+    // Without what follows from other columns, and what is of one life of the records alone. Which of two companies of one name came later,
+    // and so is in review, depends on the order of the rows: the rows' outcomes tell.
     const COMPANIES: &str = "
         SELECT (to_jsonb(c) - ARRAY['tenant_id', 'company_id', 'version', 'position', 'created_at', 'updated_at', 'name_sort',
-                'name_key'])::text
+                'name_key', 'looks_like_company_id', 'review_since'])::text
         FROM read.companies AS c WHERE tenant_id = $1";
     const PROSPECTS: &str = "
-        SELECT (to_jsonb(p) - ARRAY['tenant_id', 'row_id', 'position', 'assigned_company_id', 'company_id', 'company_name',
+        SELECT ((to_jsonb(p) - ARRAY['tenant_id', 'row_id', 'position', 'assigned_company_id', 'company_id', 'company_name',
                 'company_name_sort', 'industry', 'employee_count', 'min_employee_size', 'max_employee_size', 'revenue',
                 'company_address', 'company_city', 'company_state', 'company_country', 'company_zip_code', 'company_phone',
                 'company_mobile_phone', 'company_version', 'company_created_at', 'company_updated_at', 'prospect_id',
                 'prospect_name_sort', 'email_key', 'prospect_version', 'prospect_position', 'prospect_created_at',
-                'prospect_updated_at', 'created_at', 'updated_at'])::text
+                'prospect_updated_at', 'created_at', 'updated_at', 'review', 'review_since', 'hint_name', 'hint_country', 'hint_host'])
+            || jsonb_build_object('in_review', review IS NOT NULL))::text
         FROM read.company_prospect AS p WHERE tenant_id = $1 AND prospect_id IS NOT NULL";
     let replica = test.superuser(Part::Replica(1)).await;
     let started = Instant::now();

@@ -237,6 +237,7 @@ impl World {
             values.refs.sort();
             let refs: Vec<Value> = values.refs.iter().map(|id| json!({"source": SOURCE, "id": id})).collect();
             let mut shown = values.shown();
+            shown.insert("in_review".to_owned(), (!shown.contains_key("domain")).into());
             if !refs.is_empty() {
                 shown.insert("prospect_external_refs".to_owned(), refs.into());
             }

@@ -2,7 +2,8 @@
 //! are replaced by rename, the others appended to:
 //!
 //! - `FILE`: a JSON object, how far it is;
-//! - `FILE.ids`: `<legacy id>\t<prospect id>` a line, sorted by bytes. Read from front to back, never held in memory;
+//! - `FILE.ids`: `<legacy id>\t<prospect id>` a line, and `\tmade` if a row of the table made that prospect, sorted by bytes. Read from front
+//!   to back, never held in memory;
 //! - `FILE.new`: the same for rows that came since, in no order; at most [`FRESH_MAX`], which are held in memory;
 //! - `FILE.imports`: the imports, an id a line, for who wants to take all of it back.
 //!
@@ -34,12 +35,23 @@ pub(super) struct Progress {
     pub mark: Option<String>,
 }
 
+/// What a row of the table became.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The row's id in the table.
+    pub id: String,
+    /// The prospect.
+    pub prospect: Uuid,
+    /// Whether it or another row of the table made the prospect: it was not there before.
+    pub made: bool,
+}
+
 /// The files.
 pub(super) struct State {
     file: PathBuf,
     /// How far it is.
     pub progress: Progress,
-    fresh: BTreeMap<String, Uuid>,
+    fresh: BTreeMap<String, (Uuid, bool)>,
     appended: File,
 }
 
@@ -68,8 +80,8 @@ impl State {
         if let Ok(known) = File::open(&appended) {
             for line in BufReader::new(known).lines() {
                 // The last line may be cut off by a crash; its row is sent again, because the mark was not moved yet.
-                if let Some((id, prospect)) = parse(&line?) {
-                    fresh.insert(id, prospect);
+                if let Some(Known { id, prospect, made }) = parse(&line?) {
+                    fresh.insert(id, (prospect, made));
                 }
             }
         }
@@ -104,23 +116,25 @@ impl State {
     ///
     /// # Errors
     /// If that cannot be written.
-    pub(super) fn learn(&mut self, rows: &[(String, Uuid)]) -> anyhow::Result<()> {
+    pub(super) fn learn(&mut self, rows: &[Known]) -> anyhow::Result<()> {
         let mut text = String::new();
-        for (id, prospect) in rows {
-            if self.fresh.get(id) != Some(prospect) {
-                text.push_str(&line(id, *prospect));
-                self.fresh.insert(id.clone(), *prospect);
+        for row in rows {
+            let known = self.fresh.get(&row.id).copied();
+            let made = row.made || known.is_some_and(|(prospect, made)| made && prospect == row.prospect);
+            if known != Some((row.prospect, made)) {
+                text.push_str(&line(&Known { made, ..row.clone() }));
+                self.fresh.insert(row.id.clone(), (row.prospect, made));
             }
         }
         self.appended.write_all(text.as_bytes())?;
-        if self.fresh.len() > FRESH_MAX { self.merge(&HashSet::new()) } else { Ok(()) }
+        if self.fresh.len() > FRESH_MAX { self.merge(&HashSet::new(), &HashSet::new()) } else { Ok(()) }
     }
 
     /// The rows that are known, sorted by their ids' bytes.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(super) fn known(&self) -> anyhow::Result<impl Iterator<Item = anyhow::Result<(String, Uuid)>> + '_> {
+    pub(super) fn known(&self) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Known>> + '_> {
         let sorted = match File::open(beside(&self.file, "ids")) {
             Ok(file) => Some(BufReader::new(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -130,20 +144,23 @@ impl State {
             let line = line?;
             parse(&line).with_context(|| "the sorted ids of the state are damaged: begin again with another --state")
         });
-        let fresh = self.fresh.iter().map(|(id, prospect)| (id.clone(), *prospect));
+        let fresh =
+            self.fresh.iter().map(|(id, (prospect, made))| Known { id: id.clone(), prospect: *prospect, made: *made });
         Ok(Merged { sorted: Box::new(sorted), fresh: Box::new(fresh), next: (None, None), begun: false })
     }
 
-    /// Merges what came since into the sorted file, without the rows that are gone.
+    /// Merges what came since into the sorted file, without the rows that are gone. Of a prospect in `made` its other rows remember
+    /// that the table made it.
     ///
     /// # Errors
     /// If that cannot be written.
-    pub(super) fn merge(&mut self, gone: &HashSet<String>) -> anyhow::Result<()> {
+    pub(super) fn merge(&mut self, gone: &HashSet<String>, made: &HashSet<Uuid>) -> anyhow::Result<()> {
         replace(&beside(&self.file, "ids"), |out| {
             for row in self.known()? {
-                let (id, prospect) = row?;
-                if !gone.contains(&id) {
-                    out.write_all(line(&id, prospect).as_bytes())?;
+                let mut row = row?;
+                row.made |= made.contains(&row.prospect);
+                if !gone.contains(&row.id) {
+                    out.write_all(line(&row).as_bytes())?;
                 }
             }
             Ok(())
@@ -164,13 +181,18 @@ fn beside(file: &Path, ending: &str) -> PathBuf {
 }
 
 /// A row's line. Ids hold no tabs or line breaks of their own: those are written as escapes.
-fn line(id: &str, prospect: Uuid) -> String {
-    let escaped = id.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r");
-    format!("{escaped}\t{}\n", prospect.simple())
+fn line(row: &Known) -> String {
+    let escaped = row.id.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r");
+    format!("{escaped}\t{}{}\n", row.prospect.simple(), if row.made { "\tmade" } else { "" })
 }
 
-fn parse(line: &str) -> Option<(String, Uuid)> {
-    let (escaped, prospect) = line.split_once('\t')?;
+fn parse(line: &str) -> Option<Known> {
+    let (escaped, rest) = line.split_once('\t')?;
+    let (prospect, made) = match rest.split_once('\t') {
+        None => (rest, false),
+        Some((prospect, "made")) => (prospect, true),
+        Some(_) => return None,
+    };
     let (mut id, mut letters) = (String::with_capacity(escaped.len()), escaped.chars());
     while let Some(letter) = letters.next() {
         id.push(match letter {
@@ -183,7 +205,7 @@ fn parse(line: &str) -> Option<(String, Uuid)> {
             other => other,
         });
     }
-    Some((id, Uuid::try_parse(prospect).ok()?))
+    Some(Known { id, prospect: Uuid::try_parse(prospect).ok()?, made })
 }
 
 /// Writes a file anew, readable by its owner only: whole, or not at all.
@@ -197,9 +219,6 @@ fn replace(file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Resu
     std::fs::rename(&temporary, file).with_context(about)
 }
 
-/// A legacy id and its prospect.
-type Known = (String, Uuid);
-
 /// Two sorted lists as one; of the same id, what came later counts.
 struct Merged<'a> {
     sorted: Box<dyn Iterator<Item = anyhow::Result<Known>> + 'a>,
@@ -209,10 +228,10 @@ struct Merged<'a> {
 }
 
 impl Iterator for Merged<'_> {
-    type Item = anyhow::Result<(String, Uuid)>;
+    type Item = anyhow::Result<Known>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut step = || -> anyhow::Result<Option<(String, Uuid)>> {
+        let mut step = || -> anyhow::Result<Option<Known>> {
             if !self.begun {
                 self.next = (self.sorted.next().transpose()?, self.fresh.next());
                 self.begun = true;
@@ -221,16 +240,20 @@ impl Iterator for Merged<'_> {
                 (None, None) => return Ok(None),
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(sorted), Some(fresh)) => sorted.0.cmp(&fresh.0),
+                (Some(sorted), Some(fresh)) => sorted.id.cmp(&fresh.id),
             };
-            let mut taken = None;
+            let (mut older, mut newer) = (None, None);
             if order.is_le() {
-                taken = std::mem::replace(&mut self.next.0, self.sorted.next().transpose()?);
+                older = std::mem::replace(&mut self.next.0, self.sorted.next().transpose()?);
             }
             if order.is_ge() {
-                taken = std::mem::replace(&mut self.next.1, self.fresh.next());
+                newer = std::mem::replace(&mut self.next.1, self.fresh.next());
             }
-            Ok(taken)
+            // Who made it is not forgotten because a later row says nothing new.
+            if let (Some(older), Some(newer)) = (&older, &mut newer) {
+                newer.made |= older.made && older.prospect == newer.prospect;
+            }
+            Ok(newer.or(older))
         };
         step().transpose()
     }
@@ -256,7 +279,11 @@ mod tests {
         }
     }
 
-    fn known(state: &State) -> Vec<(String, Uuid)> {
+    fn row(id: &str, number: u128, made: bool) -> Known {
+        Known { id: id.to_owned(), prospect: Uuid::from_u128(number), made }
+    }
+
+    fn known(state: &State) -> Vec<Known> {
         state.known().expect("readable").map(|row| row.expect("a row")).collect()
     }
 
@@ -264,21 +291,28 @@ mod tests {
     fn what_was_learned_is_there_again_sorted_and_each_id_once() {
         let directory = Directory::new();
         let file = directory.0.join("state");
-        let id = |number: u128| Uuid::from_u128(number);
         let mut state = State::open(&file, "a table").expect("new files");
-        state.learn(&[("b".into(), id(1)), ("a\tb\n\\".into(), id(2)), ("c".into(), id(3))]).expect("written");
-        state.merge(&HashSet::new()).expect("merged");
-        state.learn(&[("b".into(), id(4)), ("aa".into(), id(5))]).expect("written");
+        let learned = [row("b", 1, true), row("a\tb\n\\", 2, false), row("c", 3, true), row("d", 6, true)];
+        state.learn(&learned).expect("written");
+        state.merge(&HashSet::new(), &HashSet::new()).expect("merged");
+        state.learn(&[row("b", 4, false), row("aa", 5, true), row("c", 3, false)]).expect("written");
+        state.learn(&[row("aa", 5, false)]).expect("written");
         state.progress.mark = Some("2024-01-01".into());
         state.save().expect("written");
-        let expected = [("a\tb\n\\".to_owned(), id(2)), ("aa".into(), id(5)), ("b".into(), id(4)), ("c".into(), id(3))];
+        let expected =
+            [row("a\tb\n\\", 2, false), row("aa", 5, true), row("b", 4, false), row("c", 3, true), row("d", 6, true)];
         assert_eq!(known(&state), expected);
         drop(state);
 
         let mut state = State::open(&file, "a table").expect("the files");
         assert_eq!((known(&state), state.progress.mark.as_deref()), (expected.to_vec(), Some("2024-01-01")));
-        state.merge(&HashSet::from(["b".to_owned()])).expect("merged");
-        assert_eq!(known(&state).len(), 3, "what is gone is forgotten");
+        state.merge(&HashSet::from(["b".to_owned()]), &HashSet::from([Uuid::from_u128(2)])).expect("merged");
+        assert_eq!(known(&state).len(), 4, "what is gone is forgotten");
+        assert_eq!(
+            known(&state)[0],
+            row("a\tb\n\\", 2, true),
+            "another row of the same prospect remembers who made it"
+        );
         assert!(State::open(&file, "another").is_err(), "the state of another table");
         assert!(State::open(&file, "a table").is_err(), "two at once");
 
@@ -295,9 +329,9 @@ mod tests {
         let directory = Directory::new();
         let file = directory.0.join("state");
         let mut state = State::open(&file, "a table").expect("new files");
-        state.learn(&[("a".into(), Uuid::from_u128(1))]).expect("written");
+        state.learn(&[row("a", 1, false)]).expect("written");
         state.appended.write_all(b"b\t0000").expect("written");
         drop(state);
-        assert_eq!(known(&State::open(&file, "a table").expect("the files")), [("a".to_owned(), Uuid::from_u128(1))]);
+        assert_eq!(known(&State::open(&file, "a table").expect("the files")), [row("a", 1, false)]);
     }
 }

@@ -1,5 +1,6 @@
 //! From a request to an import whose bytes are stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use event_store::receipt::NewReceipt;
 use http::{HeaderMap, Uri, header};
 use http_body_util::BodyExt as _;
 use service_kit::problem::{Code, FieldProblem, Problem};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::not_taken;
@@ -38,12 +40,13 @@ pub(super) async fn receive(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Uuid, Problem> {
-    let mut body = body;
-    match take_in(service, caller, uri, headers, &mut body).await {
+    let body = SharedBody(Arc::new(Mutex::new(body)));
+    match take_in(service, caller, uri, headers, body.clone()).await {
         Ok(import_id) => Ok(import_id),
         Err(problem) => {
             let discard = async {
                 let mut discarded = 0;
+                let mut body = body.0.lock().await;
                 while let Some(Ok(frame)) = body.frame().await {
                     discarded += frame.data_ref().map_or(0, Bytes::len);
                     if discarded > DISCARDED_BYTES_MAX {
@@ -58,27 +61,42 @@ pub(super) async fn receive(
     }
 }
 
+/// A body that is read by one and, where that one gives up, thrown away by another.
+#[derive(Clone)]
+struct SharedBody(Arc<Mutex<Body>>);
+
+impl SharedBody {
+    /// The next bytes; none at the end.
+    async fn next(&self) -> Option<Result<Bytes, axum::Error>> {
+        let mut body = self.0.lock().await;
+        loop {
+            match body.frame().await? {
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
 async fn take_in(
     service: &Service,
     caller: &Caller,
     uri: &Uri,
     headers: &HeaderMap,
-    body: &mut Body,
+    body: SharedBody,
 ) -> Result<Uuid, Problem> {
     let mut wanted = parameters(uri, headers)?;
     let imports = &service.imports;
-    let receipt = idempotency_key(headers)?.map(|key| {
-        let length = headers.get(header::CONTENT_LENGTH).map_or(&b""[..], header::HeaderValue::as_bytes);
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let hmac =
-            service.executors.store.keyring().tenant_hmac(caller.tenant_id(), &[b"import", &[0], query, &[0], length]);
-        NewReceipt { key, request_hmac: hmac }
-    });
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut multipart = match multer::parse_boundary(content_type) {
         Ok(boundary) => {
-            let stream = std::mem::take(body).into_data_stream();
-            Some(multer::Multipart::new(stream, boundary))
+            let body = body.clone();
+            let pieces = futures_util::stream::unfold(body, async |body| Some((body.next().await?, body)));
+            Some(multer::Multipart::new(Box::pin(pieces), boundary))
         }
         Err(_) => None,
     };
@@ -89,6 +107,17 @@ async fn take_in(
         }
         file = Some(file_part(parts).await?);
     }
+    let receipt = match idempotency_key(headers)? {
+        Some(key) => {
+            let mapping = multipart.is_some().then(|| match &wanted.mapping {
+                Choice::Given(mapping) => mapping.to_toml(),
+                Choice::Named(_) | Choice::Guess => String::new(),
+            });
+            let request_hmac = request_hmac(service, caller.tenant_id(), uri, headers, mapping.as_deref());
+            Some(NewReceipt { key, request_hmac })
+        }
+        None => None,
+    };
     let begun = imports.begin(caller.tenant_id(), caller.metadata(), receipt, wanted).await;
     let mut receiving = match begun.map_err(|error| not_taken(error, None))? {
         Begun::Receiving(receiving) => receiving,
@@ -110,27 +139,35 @@ async fn take_in(
     }
 }
 
+/// What a request sent again with its idempotency key must have in common with the first: all but the list itself, of which only the
+/// length is known before it comes. The parts of a multipart body have boundaries that differ each time, so there its `mapping` counts.
+fn request_hmac(service: &Service, tenant_id: Uuid, uri: &Uri, headers: &HeaderMap, mapping: Option<&str>) -> [u8; 32] {
+    let of = |name| headers.get(name).map_or(&b""[..], header::HeaderValue::as_bytes);
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let encoding = of(header::CONTENT_ENCODING);
+    let keyring = service.executors.store.keyring();
+    match mapping {
+        Some(mapping) => {
+            keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], mapping.as_bytes()])
+        }
+        None => {
+            let (media, length) = (of(header::CONTENT_TYPE), of(header::CONTENT_LENGTH));
+            keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], media, &[0], length])
+        }
+    }
+}
+
 /// Where a list's bytes come from.
-enum ListBytes<'a> {
-    Body(&'a mut Body),
+enum ListBytes {
+    Body(SharedBody),
     Part(Box<multer::Field<'static>>),
 }
 
-impl ListBytes<'_> {
+impl ListBytes {
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         match self {
             Self::Part(part) => part.chunk().await.map_err(|_| broken_off()),
-            Self::Body(body) => loop {
-                match body.frame().await {
-                    None => return Ok(None),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            return Ok(Some(data));
-                        }
-                    }
-                    Some(Err(_)) => return Err(broken_off()),
-                }
-            },
+            Self::Body(body) => body.next().await.transpose().map_err(|_| broken_off()),
         }
     }
 }
@@ -141,7 +178,7 @@ enum Stopped {
 }
 
 /// Hands all bytes on as they come.
-async fn pour(receiving: &mut Receiving, service: &Service, mut list: ListBytes<'_>) -> Result<(), Stopped> {
+async fn pour(receiving: &mut Receiving, service: &Service, mut list: ListBytes) -> Result<(), Stopped> {
     loop {
         let bytes = tokio::select! {
             () = service.shutdown.requested() => {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::staging_error;
 use crate::carry_out::Service;
-use crate::import::{Form, Format, Outcome, Outcomes, RowOutcome};
+use crate::import::{Form, Format, OF_REPORT, Outcome, Outcomes, RowOutcome};
 
 /// Answers with the outcomes of an import's rows.
 pub(super) async fn rows(
@@ -110,8 +110,7 @@ fn delimiter_of(form: Option<&Form>) -> char {
 
 fn header_of(form: Option<&Form>) -> String {
     let delimiter = delimiter_of(form).to_string();
-    let mut names =
-        vec!["import_row".to_owned(), "import_line".into(), "import_outcome".into(), "import_reasons".into()];
+    let mut names: Vec<String> = OF_REPORT.map(str::to_owned).into();
     match form.filter(|form| form.format == Format::Csv) {
         Some(form) => names.extend(form.columns.iter().map(|name| quoted(name))),
         None => names.push("row".to_owned()),
