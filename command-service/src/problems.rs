@@ -241,7 +241,13 @@ fn claim_taken(kind: &str, holder: Uuid) -> Problem {
         "person" => "e-mail address at the same company",
         _ => "value",
     };
-    Problem::new(Code::ClaimTaken, format!("the {what} belongs to {holder}")).member("claimed_by", holder.to_string())
+    let detail = match kind {
+        "person" => format!(
+            "the {what} belongs to prospect {holder}, who was imported meanwhile: go on with that one, or give it another address or delete it first"
+        ),
+        _ => format!("the {what} belongs to {holder}"),
+    };
+    Problem::new(Code::ClaimTaken, detail).member("claimed_by", holder.to_string())
 }
 
 fn unavailable() -> Problem {

@@ -1,6 +1,7 @@
 //! Lists of people and companies through `POST /v1/imports`: every row is accounted for, nothing is doubled, and it can be taken back.
 
 mod forms;
+mod leases;
 mod messy;
 mod reference;
 mod refusals;
@@ -35,6 +36,13 @@ pub async fn send(client: &Client, query: &str, headers: &[(&str, &str)], list: 
 
 /// Sends a list with a mapping of its own, and waits for its end.
 pub async fn import_mapped(client: &Client, query: &str, mapping: &str, list: &[u8]) -> Value {
+    let answer = send_mapped(client, query, &[], mapping, list).await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    finished(client, &answer).await
+}
+
+/// Sends a list with a mapping of its own.
+pub async fn send_mapped(client: &Client, query: &str, headers: &[(&str, &str)], mapping: &str, list: &[u8]) -> Answer {
     let boundary = "--------a-boundary-that-is-in-no-list";
     let mut body = Vec::new();
     for (name, content) in [("mapping", mapping.as_bytes()), ("file", list)] {
@@ -44,9 +52,7 @@ pub async fn import_mapped(client: &Client, query: &str, mapping: &str, list: &[
     }
     body.extend(format!("--{boundary}--\r\n").bytes());
     let media = format!("multipart/form-data; boundary={boundary}");
-    let answer = send(client, query, &[("content-type", media.as_str())], body).await;
-    assert!(answer.status.is_success(), "{answer:?}");
-    finished(client, &answer).await
+    send(client, query, &[headers, &[("content-type", media.as_str())]].concat(), body).await
 }
 
 /// The import's document at its end.

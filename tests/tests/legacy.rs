@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use http::Method;
 use local_stack::Part;
 use serde_json::{Value, json};
 use service_kit::postgres::Database;
@@ -65,7 +66,7 @@ fn arguments<'a>(url: &'a str, state: &'a str) -> Vec<&'a str> {
 
 /// Starts following.
 fn follow(test: &TestStack, url: &str, state: &str) -> tokio::process::Child {
-    let more = ["--follow", "--every", "0.2", "--sweep", "0.2", "--deletions-max", "2"];
+    let more = ["--follow", "--every", "0.2", "--sweep", "0.2", "--deletions-max", "3"];
     let mut command = prospectus(test, &[arguments(url, state), more.to_vec()].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
@@ -91,6 +92,11 @@ async fn a_table_is_copied_and_followed_across_restarts() {
     let twin = r#"INSERT INTO "Customer" (id, email, company, "externalSource", "externalId", "updatedAt")
         SELECT 'twin', email, company, 'crm', 'twin', "updatedAt" FROM "Customer" WHERE id = 'ck5'"#;
     legacy.execute(twin, &[]).await.expect("a row");
+    // And somebody who was entered here before.
+    let body =
+        json!({"first_name": "Here", "email": "p6@firm6.co.uk", "external_refs": [{"source": "crm", "id": "x6"}]});
+    let here = client.command(Method::POST, "/v1/prospects", &body).await;
+    client.read(&format!("/v1/prospects/{}", here.id()), Some(here.position())).await;
     let state = test.directory().join("follow.state");
     let state = state.to_str().expect("UTF-8");
 
@@ -106,11 +112,13 @@ async fn a_table_is_copied_and_followed_across_restarts() {
     // A transaction that was open for half a minute commits now, with the time at which it began.
     write(&legacy, 7, "Late", 30).await;
     becomes(&client, 7, Some("Late")).await;
-    legacy.execute(r#"DELETE FROM "Customer" WHERE id IN ('ck2', 'twin')"#, &[]).await.expect("deleted");
+    // A row that became the same prospect as another, and one whose prospect was here before.
+    legacy.execute(r#"DELETE FROM "Customer" WHERE id IN ('ck2', 'twin', 'ck6')"#, &[]).await.expect("deleted");
     becomes(&client, 2, None).await;
     let said = interrupt(following).await;
     becomes(&client, 5, Some("First")).await;
-    assert_eq!(said["deleted"], 1, "{said}");
+    becomes(&client, 6, Some("First")).await;
+    assert_eq!((&said["deleted"], &said["kept"]), (&json!(1), &json!(1)), "{said}");
 
     write(&legacy, 3, "While it was away", 0).await;
     legacy.execute(r#"DELETE FROM "Customer" WHERE id = 'ck4'"#, &[]).await.expect("deleted");

@@ -109,6 +109,7 @@ async fn take_up(
             executors: Arc::clone(&imports.executors),
             staging: imports.staging.clone(),
             turns: Arc::clone(&imports.turns),
+            met_room: Arc::clone(&imports.met_room),
         });
         let imports = Arc::clone(imports);
         tasks.spawn(async move {

@@ -108,10 +108,58 @@ async fn a_dry_run_says_what_would_become_of_the_rows_and_writes_nothing() {
     }
     let again = import(&client, "source=crm&dry_run=true", list).await;
     assert_eq!(records(&again, "prospects"), [0, 0, 3], "{again}");
+    // The same on a state that is full: a person moved on, a company has another value, somebody is new.
+    let id = rows(&client, &real).await[1]["prospect_ids"][0].as_str().expect("an id").to_owned();
+    let moved =
+        client.command(Method::PATCH, &format!("/v1/prospects/{id}"), &json!({"email": "bob@acme.example"})).await;
+    assert_eq!(moved.status, StatusCode::OK, "{moved:?}");
+    let later = "Email,Full Name,Company,City\nb@acme.example,Robert Ross,ACME,Bonn\nc@acme.example,Cleo,Acme,Ulm\nc@ACME.example,Cleo,Acme,Ulm\n";
+    let dry_later = import(&client, "source=crm&dry_run=true", later).await;
+    let real_later = import(&client, "source=crm", later).await;
+    for part in ["rows", "companies", "prospects"] {
+        assert_eq!(dry_later[part], real_later[part], "{part}: the dry run counts what the real one does");
+    }
+    assert_eq!(
+        records(&real_later, "prospects"),
+        [1, 1, 0],
+        "the one who has another address now is known by the old one"
+    );
     let undo = client
         .command(Method::POST, &format!("/v1/imports/{}/undo", dry["id"].as_str().expect("an id")), &json!({}))
         .await;
     assert_eq!(undo.status, StatusCode::CONFLICT, "{undo:?}");
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_rows_are_corrected_in_the_report_and_sent_alone() {
+    let test = TestStack::start().await;
+    let client = test.client();
+    let list = "Email;Full Name;Notes\na@acme.example;Ada King;\"likes; semicolons\"\nbad;Bob Ross;late\n";
+    let report = async |import: &Value| {
+        let path = format!("/v1/imports/{}/rows?outcome=refused,created", import["id"].as_str().expect("an id"));
+        let answer = client.try_command(Method::GET, &path, &[("accept", "text/csv")], "").await.expect("an answer");
+        String::from_utf8(answer.bytes.to_vec()).expect("UTF-8")
+    };
+    let first = import(&client, "source=crm&unmapped=attributes", list).await;
+    assert_eq!(tally(&first), [2, 1, 0, 0, 0, 1]);
+    let refused = report(&first).await;
+    assert_eq!(
+        refused.lines().next(),
+        Some("import_row;import_line;import_outcome;import_reasons;\"Email\";\"Full Name\";\"Notes\"")
+    );
+    let corrected = refused.replace(";bad;", ";bob@acme.example;");
+    let second = import(&client, "source=crm&unmapped=attributes", corrected.as_str()).await;
+    assert_eq!(tally(&second), [2, 1, 0, 1, 0, 0], "{corrected}");
+    let bob = client.read("/v1/prospects?email=bob@acme.example", second["position"].as_i64()).await;
+    assert_eq!(
+        bob.json["items"][0]["attributes"],
+        json!({"Notes": "late"}),
+        "the report's own columns say nothing: {bob:?}"
+    );
+    // A report of that import has these columns twice.
+    let third = import(&client, "source=crm&unmapped=attributes", report(&second).await).await;
+    assert_eq!(tally(&third), [1, 0, 0, 1, 0, 0]);
     test.finish().await;
 }
 

@@ -128,7 +128,7 @@ impl World {
         let country = cell("Country").map(|name| country(&name));
 
         let (first, last, phone, id) = (cell("First Name"), cell("Last Name"), cell("Phone"), cell("Customer ID"));
-        let is_person = first.is_some() || last.is_some() || email.is_some() || phone.is_some();
+        let is_person = [&first, &last, &phone, &id].iter().any(|said| said.is_some()) || email.is_some();
         if company_key.is_none() && !is_person {
             return None;
         }

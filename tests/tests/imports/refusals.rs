@@ -127,6 +127,28 @@ async fn bombs_are_refused_early_and_take_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_still_sends_hears_why_its_multipart_list_is_refused() {
+    let test = TestStack::start().await;
+    let client = test.client();
+    let media = "multipart/form-data; boundary=aaa";
+    let part = |name: &str, content: &[u8]| {
+        [format!("--aaa\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n").as_bytes(), content, b"\r\n"]
+            .concat()
+    };
+    let long = [b"\x89PNG\r\n\x1a\n".as_slice(), &vec![7; 8 << 20]].concat();
+    for (mapping, reason) in [("", "not_a_list"), ("[columns]\nEmail = \"prospect.nothing\"", "invalid_mapping")] {
+        let body = [part("mapping", mapping.as_bytes()), part("file", &long), b"--aaa--\r\n".to_vec()].concat();
+        let answer = send(&client, "source=crm", &[("content-type", media)], body).await;
+        assert_eq!(
+            (answer.status, &answer.json["reason"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(reason)),
+            "{answer:?}"
+        );
+    }
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_breaks_off_is_noted_and_leaves_nothing() {
     let test = TestStack::start().await;
     let client = test.client();

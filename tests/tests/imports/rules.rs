@@ -131,6 +131,33 @@ async fn a_person_is_the_one_of_its_id_or_of_its_address_at_its_company() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_alone_is_a_person_and_what_tells_nobody_from_another_is_told() {
+    let test = TestStack::start().await;
+    let client = test.client();
+    let mapping = "unmapped = \"attributes\"\n[columns]\nCompany = \"company.name\"\nWebsite = \"company.website\"\nTown = \"prospect.city\"\n\
+                   Name = \"prospect.full_name\"\n[ids]\nprospect = \"{Id}\"\n";
+    let list = "Id,Name,Company,Website,Town,Hobby\n7,,Acme,acme.example,Ulm,chess\n,,Acme,acme.example,Bonn,go\n";
+    let document = import_mapped(&client, "source=crm", mapping, list.as_bytes()).await;
+    assert_eq!((tally(&document), records(&document, "prospects")), ([2, 1, 0, 1, 0, 0], [1, 0, 0]), "{document}");
+    let rows = rows(&client, &document).await;
+    assert_eq!(reasons(&rows), BTreeMap::from([("person_left_out".to_owned(), 1)]), "{rows:?}");
+    let position = document["position"].as_i64();
+    let person =
+        client.read(&format!("/v1/prospects/{}", rows[0]["prospect_ids"][0].as_str().expect("an id")), position).await;
+    assert_eq!(
+        (&person.json["city"], &person.json["attributes"]),
+        (&json!("Ulm"), &json!({"Hobby": "chess"})),
+        "{person:?}"
+    );
+    let company = company(&client, &rows[0]["company_id"], position).await;
+    assert!(
+        company["attributes"].as_object().is_none_or(serde_json::Map::is_empty),
+        "a person's columns are not the company's: {company}"
+    );
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_values_the_rule_decides_and_the_loser_is_told_with_row_and_value() {
     let test = TestStack::start().await;
     let client = test.client();
