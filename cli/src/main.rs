@@ -3,6 +3,7 @@
 //!
 //! To add a command: a file with its `Args` and its `run`, a variant here, a line in `run`.
 
+mod audit;
 mod domains;
 mod import;
 mod integrity;
@@ -50,6 +51,8 @@ enum Command {
     Import(Box<import::Args>),
     #[command(subcommand)]
     Log(log::Command),
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 #[tokio::main]
@@ -74,5 +77,6 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Domains(command) => Ok(domains::run(command)),
         Command::Import(args) => import::run(args).await,
         Command::Log(command) => log::run(command, &primary()?).await,
+        Command::Audit(command) => audit::run(command, primary).await,
     }
 }

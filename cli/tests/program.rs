@@ -70,6 +70,9 @@ fn every_command_has_an_example_in_its_help() {
         "integrity",
         "domains explain",
         "import",
+        "audit verify",
+        "audit prove",
+        "audit check",
     ] {
         let arguments: Vec<String> = command.split(' ').chain(["--help"]).map(ToOwned::to_owned).collect();
         let help = run(None, &arguments);

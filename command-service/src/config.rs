@@ -1,5 +1,8 @@
 //! What the command service is configured with.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use service_kit::config::{CommonArgs, KeyringArgs, Secret};
 
 /// Takes commands over HTTP and appends them to the log; publishes the log over NATS.
@@ -15,7 +18,19 @@ pub struct Config {
     /// The primary, as role `prospectus_relay`; without it this process publishes nothing.
     #[arg(long, env = "PROSPECTUS_RELAY_DATABASE_URL", hide_env_values = true)]
     pub relay_database_url: Option<Secret>,
-    /// NATS with JetStream, for the relay.
+    /// The primary, as role `prospectus_sealer`; without it this process signs no heads.
+    #[arg(long, env = "PROSPECTUS_SEALER_DATABASE_URL", hide_env_values = true)]
+    pub sealer_database_url: Option<Secret>,
+    /// The key file that heads are signed with; see ARCHITECTURE.md for its form.
+    #[arg(long, env = "PROSPECTUS_SEAL_KEY_FILE")]
+    seal_key_file: Option<PathBuf>,
+    /// The text of that file, instead of a file.
+    #[arg(long, env = "PROSPECTUS_SEAL_KEY", hide_env_values = true)]
+    seal_key: Option<Secret>,
+    /// A file that heads are added to, a line of JSON each: put it where whoever can change the database cannot.
+    #[arg(long, env = "PROSPECTUS_HEADS_FILE")]
+    pub heads_file: Option<PathBuf>,
+    /// NATS with JetStream, for the relay; the sealer publishes its heads there.
     #[arg(long, env = "PROSPECTUS_NATS_URL", hide_env_values = true)]
     pub nats_url: Option<Secret>,
     /// The keys that seal personal data.
@@ -33,4 +48,23 @@ pub struct Config {
     /// How many of the newest events the relay puts into an empty stream.
     #[arg(long, env = "PROSPECTUS_REFILL_EVENTS", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub refill_events: i64,
+}
+
+impl Config {
+    /// The text of the key file of heads.
+    ///
+    /// # Errors
+    /// If neither file nor text is given, or the file cannot be read.
+    pub(crate) fn seal_key_text(&self) -> anyhow::Result<Secret> {
+        match (&self.seal_key_file, &self.seal_key) {
+            (Some(path), _) => std::fs::read_to_string(path)
+                .map(Secret::new)
+                .with_context(|| format!("the seal key file {} cannot be read", path.display())),
+            (None, Some(text)) => Ok(text.clone()),
+            (None, None) => anyhow::bail!(
+                "PROSPECTUS_SEALER_DATABASE_URL is set, but neither PROSPECTUS_SEAL_KEY_FILE nor PROSPECTUS_SEAL_KEY: heads are signed \
+                 with its key"
+            ),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! HTTP in, commands to the executor, and the relay to NATS.
+//! HTTP in, commands to the executor, the relay to NATS, and the sealer of the log.
 //!
 //! The way of a command: a route ([`routes`]) or a line of a batch makes an [`operation::Operation`] of it, parsed once;
 //! [`carry_out`] gives that to the executor of its sort of record and turns the outcome into an answer or a problem. Never reads a
@@ -16,6 +16,7 @@ pub mod problems;
 pub mod relay;
 mod review;
 pub mod routes;
+pub mod sealer;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -86,6 +87,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn(import::work(imports, shutdown.clone()));
     if let Some(relay) = relay::work(&config, store.appender().state(), shutdown.clone())? {
         tasks.spawn(relay);
+    }
+    if let Some(sealer) = sealer::work(&config, shutdown.clone())? {
+        tasks.spawn(sealer);
     }
     let mut serving = pin!(serve(router, listener, Limits::default(), shutdown.clone()));
     loop {

@@ -18,6 +18,7 @@ pub mod json_text;
 pub mod keyring;
 pub mod load;
 pub mod lookup;
+pub mod proof;
 pub mod receipt;
 pub mod seal;
 pub mod store;

@@ -16,6 +16,9 @@ pub enum ReadError {
     /// A stored event is not of its form.
     #[error("the event at position {0} is not of its form")]
     Event(i64),
+    /// What the log is proven with is not of its form, or not all there.
+    #[error("{0}")]
+    Proof(String),
     /// No connection was free in time.
     #[error("no connection of the pool was free in time")]
     Busy,

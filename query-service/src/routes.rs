@@ -3,6 +3,7 @@
 mod companies;
 mod company_prospects;
 mod events;
+mod log;
 mod page;
 mod projections;
 mod prospects;
@@ -55,6 +56,9 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(company_prospects::list))
         .routes(routes!(reviews::list))
         .routes(routes!(events::list))
+        .routes(routes!(log::heads::list))
+        .routes(routes!(log::inclusion::get))
+        .routes(routes!(log::consistency::get))
         .routes(routes!(projections::list))
         .split_for_parts();
     for resource in [&COMPANIES, &PROSPECTS, &COMPANY_PROSPECTS] {

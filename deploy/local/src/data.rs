@@ -80,6 +80,14 @@ impl Data {
         if !keyring.exists() {
             write_private(&keyring, &text("keyring"))?;
         }
+        let seal_key = root.join("seal_key");
+        if !seal_key.exists() {
+            let text = format!(
+                "# Made by local-stack. Signs the heads of this stack's log.\nseal {}\n",
+                STANDARD.encode(bytes()?)
+            );
+            write_private(&seal_key, &text)?;
+        }
         let role_passwords = ROLES
             .iter()
             .map(|role| ((*role).to_owned(), secrets["roles"][role].as_str().unwrap_or_default().to_owned()))
