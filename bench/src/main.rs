@@ -4,6 +4,7 @@
 //! machine's cores, as they do in the limits that the figures are compared with.
 
 mod append;
+mod audit;
 mod client;
 mod clock;
 mod fanout;
@@ -66,6 +67,8 @@ enum Group {
     Read,
     /// Appending while a foreign transaction keeps its snapshot.
     Foreign,
+    /// Verifying a whole sealed log.
+    Audit,
     /// Lists of customers, new and again.
     Import,
 }
@@ -101,6 +104,9 @@ async fn main() -> anyhow::Result<()> {
     // After the others, whose tables stay as small as they were.
     if wanted(Group::Fanout) {
         fanout::run(&stack, flags.rounds, &mut results).await?;
+    }
+    if wanted(Group::Audit) {
+        audit::run(&stack, flags.rounds, &mut results).await?;
     }
     if wanted(Group::Foreign) {
         eprintln!("beside a foreign snapshot of {} s", flags.foreign_seconds);

@@ -30,6 +30,7 @@ const ASKED: &[(&str, Asked)] = &[
     ("visible.p99", Asked::Under(50.0)),
     ("visible.fanout_p99", Asked::Under(1_000.0)),
     ("read.http", Asked::AtLeast(0.3, "limit.select")),
+    ("audit.verify", Asked::AtLeast(0.5, "limit.copy_log")),
     ("import.log", Asked::AtLeast(0.8, "limit.import_insert")),
     ("import.again", Asked::AtLeast(1.0, "import.log")),
     ("import.visible", Asked::AtLeast(0.3, "limit.import_insert")),

@@ -182,9 +182,8 @@ impl Sealer {
                 }
                 self.publish(&head).await;
                 metrics::counter!("prospectus_sealer_heads_total").increment(1);
-                #[expect(clippy::cast_precision_loss, reason = "a figure")]
-                metrics::gauge!("prospectus_sealer_position").set(sealing.size() as f64);
             }
+            report(sealing.size(), look.position);
         }
     }
 
@@ -230,6 +229,14 @@ impl Look {
         waiting.get_or_insert((self.position, self.written));
         safe
     }
+}
+
+/// How far sealing is, and how many events wait, for a standby mostly.
+#[expect(clippy::cast_precision_loss, reason = "figures")]
+fn report(size: u64, position: i64) {
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    metrics::gauge!("prospectus_sealer_position").set(size as f64);
+    metrics::gauge!("prospectus_sealer_waiting_events").set(position.saturating_sub(size).max(0) as f64);
 }
 
 async fn look(feed: &Feed) -> Result<Look, SealerError> {

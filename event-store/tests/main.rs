@@ -7,4 +7,7 @@ mod lost_answers;
 mod merging;
 mod receipts;
 mod rooms;
+mod sealed;
+mod sealing;
 mod support;
+mod tampering;

@@ -66,6 +66,42 @@ async fn no_service_role_can_change_or_remove_an_event_or_a_persons_key() {
 }
 
 #[tokio::test]
+async fn no_service_role_can_change_or_remove_what_was_sealed_and_only_the_sealer_adds_to_it() {
+    let database = TestDatabase::new().await;
+    let insert = "INSERT INTO log.seal_keys (key_id, public_key) VALUES ('0123456789abcdef', sha256('x'));
+        INSERT INTO log.tree_heads (number, log_id, epoch, tree_size, root_hash, signed_at, key_id, signature)
+        VALUES (1, gen_random_uuid(), '1.00000000', 1, sha256('x'), now(), '0123456789abcdef', sha512('x'));
+        INSERT INTO log.tree_hashes (level, first, epoch, hashes) VALUES (0, 0, 1, sha256('x'))";
+    database.client_for("prospectus_sealer").await.batch_execute(insert).await.expect("the sealer");
+    for role in SERVICE_ROLES {
+        let client = database.client_for(role).await;
+        client.batch_execute("SET default_transaction_read_only = off").await.expect("a setting");
+        for table in ["seal_keys", "tree_heads", "tree_hashes"] {
+            let mut statements = vec![
+                format!("DELETE FROM log.{table}"),
+                format!("TRUNCATE log.{table} CASCADE"),
+                format!("DROP TABLE log.{table}"),
+            ];
+            if *role != "prospectus_sealer" {
+                statements.push(format!("INSERT INTO log.{table} SELECT * FROM log.{table}"));
+            }
+            for statement in statements {
+                let error = client.batch_execute(&statement).await.expect_err(&statement);
+                assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {statement}: {error:?}");
+            }
+        }
+        for statement in [
+            "UPDATE log.seal_keys SET public_key = sha256('y')",
+            "UPDATE log.tree_heads SET root_hash = sha256('y')",
+            "UPDATE log.tree_hashes SET hashes = sha256('y')",
+        ] {
+            let error = client.batch_execute(statement).await.expect_err(statement);
+            assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {statement}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn only_the_appender_can_insert_events() {
     let database = TestDatabase::new().await;
     let insert = format!(

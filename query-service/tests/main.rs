@@ -4,6 +4,7 @@ mod duplicates;
 mod events;
 mod freshness;
 mod lists;
+mod proofs;
 mod records;
 mod replicas;
 mod reviews;

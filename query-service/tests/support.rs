@@ -114,6 +114,11 @@ impl Stack {
         self.database.client_for(role).await
     }
 
+    /// A role's address of the database.
+    pub fn url_of(&self, role: &str) -> String {
+        self.database.url_for(role)
+    }
+
     pub async fn sql(&self, sql: &str) {
         run(&self.client, sql).await;
     }

@@ -11,6 +11,7 @@ mod legacy;
 mod merging;
 mod nats;
 mod personal;
+mod proofs;
 mod races;
 mod real_data;
 mod receipts;
