@@ -2,7 +2,7 @@
 
 use event_store::StoredEvent;
 use event_store::proof::heads;
-use event_store::proof::path::{consistency, inclusion, includes, is_consistent};
+use event_store::proof::path::{consistency, includes, inclusion, is_consistent};
 use event_store::proof::sealing::{Refusal, SealError};
 use event_store::proof::stored::{EVERY_EPOCH, frontier, resolve};
 use event_store::proof::verify::{Anchors, Verdict, What};
@@ -22,9 +22,11 @@ async fn proofs_from_stored_hashes_lead_to_the_heads_over_a_log_of_three_levels(
         assert_eq!(log.seal(&[size]).await.head.tree_size, u64::try_from(size).expect("positive"));
     }
     let heads = heads::after(&log.client, 0, 100).await.expect("heads");
-    let root = |size: u64| heads.iter().find(|head| head.signed.head.tree_size == size).map(|head| head.signed.head.root_hash);
+    let root =
+        |size: u64| heads.iter().find(|head| head.signed.head.tree_size == size).map(|head| head.signed.head.root_hash);
     let leaf = async |index: u64| {
-        let sql = "SELECT position, tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version,
+        let sql =
+            "SELECT position, tenant_id, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version,
                           payload, metadata, recorded_at FROM log.events WHERE position = $1";
         let row = log.client.query_one(sql, &[&i64::try_from(index + 1).expect("small")]).await.expect("an event");
         StoredEvent::from_row(&row).expect("an event")
@@ -39,7 +41,8 @@ async fn proofs_from_stored_hashes_lead_to_the_heads_over_a_log_of_three_levels(
             let hash = Hash::leaf(&[&event_store::canonical::bytes(&leaf(index).await)]);
             assert!(includes(hash, index, size, &path, root(size).expect("a head")), "{index} of {size}");
         }
-        for first in sizes.map(|size| u64::try_from(size).expect("positive")).into_iter().filter(|first| *first <= size) {
+        for first in sizes.map(|size| u64::try_from(size).expect("positive")).into_iter().filter(|first| *first <= size)
+        {
             let nodes = consistency(first, size).expect("it is smaller");
             let path = resolve(&log.client, &nodes, EVERY_EPOCH).await.expect("hashes");
             let (of_first, of_all) = (root(first).expect("a head"), root(size).expect("a head"));
@@ -56,7 +59,11 @@ async fn proofs_from_stored_hashes_lead_to_the_heads_over_a_log_of_three_levels(
     let rows: i64 = log.client.query_one("SELECT count(*) FROM log.tree_hashes", &[]).await.expect("rows").get(0);
     assert!(rows < 600, "{rows} rows of hashes for 70,000 events");
     let report = log.verify(&Anchors::default()).await;
-    assert_eq!((report.verdict(), report.events, report.unsealed, report.heads), (Verdict::Intact, 70_000, 0, 11), "{report:?}");
+    assert_eq!(
+        (report.verdict(), report.events, report.unsealed, report.heads),
+        (Verdict::Intact, 70_000, 0, 11),
+        "{report:?}"
+    );
     let sealed = log.client.query("SELECT hashes FROM log.tree_hashes WHERE level = 2", &[]).await.expect("rows");
     assert_eq!(sealed.len(), 1);
 }
@@ -140,7 +147,10 @@ async fn a_lost_tail_is_told_apart_from_tampering_and_sealing_goes_on() {
     assert_eq!(log.verify(&known).await.verdict(), Verdict::Intact);
     log.sql("UPDATE log.events SET payload = '{}' WHERE position = 650").await;
     let report = log.verify(&known).await;
-    assert_eq!((report.verdict(), report.findings[0].what, report.findings[0].first), (Verdict::Tampered, What::Changed, 650));
+    assert_eq!(
+        (report.verdict(), report.findings[0].what, report.findings[0].first),
+        (Verdict::Tampered, What::Changed, 650)
+    );
 }
 
 async fn epoch(log: &Sealed) -> String {
@@ -197,7 +207,8 @@ async fn a_head_that_only_others_have_is_put_back_or_contradicts_the_log() {
     log.seal(&[300]).await;
     let known = log.seal(&[400]).await;
     // As after a promotion: the events are there, the head over them is not yet.
-    let lose = "DELETE FROM log.tree_heads WHERE number = 2; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 300";
+    let lose =
+        "DELETE FROM log.tree_heads WHERE number = 2; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 300";
     log.sql(lose).await;
     let anchors = Anchors { heads: vec![known.clone()], ..Anchors::default() };
     assert_eq!(log.verify(&anchors).await.verdict(), Verdict::Intact);
@@ -205,15 +216,23 @@ async fn a_head_that_only_others_have_is_put_back_or_contradicts_the_log() {
     let (mut sealing, lost) = log.resume(&feed, Some(&known)).await.expect("it goes on");
     assert_eq!((sealing.size(), lost), (300, None));
     log.append(20).await;
-    let put_back = sealing.seal(&feed, &log.keys, 420, OffsetDateTime::now_utc()).await.expect("it seals").expect("a head");
+    let put_back =
+        sealing.seal(&feed, &log.keys, 420, OffsetDateTime::now_utc()).await.expect("it seals").expect("a head");
     assert_eq!(put_back.signed, known);
     let next = sealing.seal(&feed, &log.keys, 420, OffsetDateTime::now_utc()).await.expect("it seals").expect("a head");
     assert_eq!(next.signed.head.tree_size, 420);
 
     // Whoever changes an event and takes away the head over it has the known head against them.
-    log.sql("DELETE FROM log.tree_heads WHERE number > 1; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 300").await;
+    log.sql(
+        "DELETE FROM log.tree_heads WHERE number > 1; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 300",
+    )
+    .await;
     log.sql("UPDATE log.events SET metadata = '{}' WHERE position = 350").await;
-    assert_eq!(log.verify(&Anchors::default()).await.verdict(), Verdict::Intact, "nothing in the database says otherwise");
+    assert_eq!(
+        log.verify(&Anchors::default()).await.verdict(),
+        Verdict::Intact,
+        "nothing in the database says otherwise"
+    );
     assert_eq!(log.verify(&anchors).await.verdict(), Verdict::Tampered);
     let (mut sealing, _) = log.resume(&feed, Some(&known)).await.expect("it goes on");
     let refused = sealing.seal(&feed, &log.keys, 420, OffsetDateTime::now_utc()).await.expect_err("another root");
@@ -249,7 +268,8 @@ async fn two_sealers_of_one_log_collide_and_nothing_is_sealed_twice() {
     let (mut first, _) = log.resume(&one, None).await.expect("it begins");
     let (mut second, _) = log.resume(&other, None).await.expect("it begins");
     first.seal(&one, &log.keys, 20, OffsetDateTime::now_utc()).await.expect("it seals").expect("a head");
-    let refused = second.seal(&other, &log.keys, 30, OffsetDateTime::now_utc()).await.expect_err("another one was first");
+    let refused =
+        second.seal(&other, &log.keys, 30, OffsetDateTime::now_utc()).await.expect_err("another one was first");
     let SealError::Database(error) = refused else { panic!("{refused}") };
     assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
     assert_eq!(log.verify(&Anchors::default()).await.verdict(), Verdict::Intact);

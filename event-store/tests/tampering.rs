@@ -46,7 +46,9 @@ async fn every_one_of_a_thousand_tamperings_is_found() {
         tamper(&log, number, &mut draw, &sizes, &kept).await;
         log.sql("ROLLBACK").await;
         if number % VACUUM_EVERY == 0 {
-            log.sql("VACUUM log.events; VACUUM log.tree_hashes; VACUUM log.tree_heads").await;
+            for table in ["events", "tree_hashes", "tree_heads"] {
+                log.sql(&format!("VACUUM log.{table}")).await;
+            }
         }
     }
     let intact = log.verify(&Anchors::default()).await;
@@ -62,7 +64,10 @@ async fn found(log: &Sealed, anchors: &Anchors, what: &str) -> Report {
 /// That this is what was found, first or alone, since the first head over it.
 fn says(report: &Report, what: What, first: u64, last: u64, sizes: &[i64]) {
     let bounds = (i64::try_from(first).expect("small"), i64::try_from(last).expect("small"));
-    let finding = report.findings.iter().find(|finding| (finding.what, finding.first, finding.last) == (what, bounds.0, bounds.1));
+    let finding = report
+        .findings
+        .iter()
+        .find(|finding| (finding.what, finding.first, finding.last) == (what, bounds.0, bounds.1));
     let finding = finding.unwrap_or_else(|| panic!("{what:?} {bounds:?} is not in {report:?}"));
     let since = finding.since.as_ref().map(|since| i64::try_from(since.tree_size).expect("small"));
     assert_eq!(since, sizes.iter().copied().find(|size| *size >= bounds.0), "{report:?}");
@@ -148,13 +153,15 @@ async fn tamper(log: &Sealed, number: u64, draw: &mut Draw, sizes: &[i64], kept:
             assert_eq!(report.found, 1, "{report:?}");
         }
         8 => {
-            log.sql(&format!("UPDATE log.events SET payload = '{{\"forged\": true}}' WHERE position = {position}")).await;
+            log.sql(&format!("UPDATE log.events SET payload = '{{\"forged\": true}}' WHERE position = {position}"))
+                .await;
             let roots = rewrite_hashes(log).await;
             match number / 10 % 3 {
                 // The heads as they were: neither the events nor the hashes lead to them.
                 0 => {
                     let report = found(log, &none, "rewritten with its hashes").await;
-                    let before = sizes.iter().copied().filter(|size| *size < i64::try_from(position).expect("small")).max();
+                    let before =
+                        sizes.iter().copied().filter(|size| *size < i64::try_from(position).expect("small")).max();
                     let first = u64::try_from(before.unwrap_or(0) + 1).expect("positive");
                     let last = sizes.iter().copied().find(|size| *size >= i64::try_from(position).expect("small"));
                     let last = u64::try_from(last.expect("a head")).expect("positive");
@@ -257,7 +264,8 @@ async fn rewrite_hashes(log: &Sealed) -> Vec<Hash> {
 
 async fn write_roots(log: &Sealed, roots: &[Hash]) {
     let roots: Vec<Vec<u8>> = roots.iter().skip(1).map(|root| root.as_bytes().to_vec()).collect();
-    let sql = "UPDATE log.tree_heads AS h SET root_hash = r.root FROM unnest($1::bytea[]) WITH ORDINALITY AS r (root, size)
+    let sql =
+        "UPDATE log.tree_heads AS h SET root_hash = r.root FROM unnest($1::bytea[]) WITH ORDINALITY AS r (root, size)
                WHERE r.size = h.tree_size";
     log.client.execute(sql, &[&roots]).await.expect("roots");
 }

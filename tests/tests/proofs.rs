@@ -116,11 +116,15 @@ async fn heads_come_while_events_come_and_proofs_of_them_are_checked_by_two_veri
         let theirs = python(&[&["proof"], &arguments[..]].concat()).await;
         assert_eq!(theirs.code, code, "{arguments:?}: {theirs:?}");
     }
-    let offline = run_prospectus(&test, &["audit", "check", &good, "--head", &last, "--json", "--primary-url", "postgres://nobody@127.0.0.1:1/none"]);
+    let offline = run_prospectus(
+        &test,
+        &["audit", "check", &good, "--head", &last, "--json", "--primary-url", "postgres://nobody@127.0.0.1:1/none"],
+    );
     assert_eq!(offline.await.json()["proven"], true);
 
     // The whole log, by both.
-    let verified = run_prospectus(&test, &["audit", "verify", "--head", &heads_file(&test), "--key", &own, "--json"]).await;
+    let verified =
+        run_prospectus(&test, &["audit", "verify", "--head", &heads_file(&test), "--key", &own, "--json"]).await;
     assert_eq!((verified.code, verified.json()["verdict"].as_str()), (0, Some("intact")), "{verified:?}");
     let dump = dump(&test).await;
     let (lines, page) = (file(&test, "log.ndjson", &dump), heads_file(&test));
@@ -159,7 +163,11 @@ async fn sealing_goes_on_over_restarts_other_services_and_new_keys() {
     for round in 1..=2 {
         for (number, client) in [(1, &other), (2, &one)] {
             let part = Part::CommandService(number);
-            if round == 1 { test.stack.kill(part) } else { test.stack.stop(part).await.expect("stopped") }
+            if round == 1 {
+                test.stack.kill(part)
+            } else {
+                test.stack.stop(part).await.expect("stopped")
+            }
             let position = register(client, 3).await;
             covered(client, position).await;
             if round == 2 {
@@ -245,7 +253,8 @@ async fn what_no_standby_has_flushed_is_not_sealed() {
     covered(&client, register(&client, 3).await).await;
     figure_is(&test, &client, "prospectus_sealer_waiting_events", 0.0).await;
     let replica = test.superuser(Part::Replica(1)).await;
-    let receiver: i32 = replica.query_one("SELECT pid FROM pg_stat_wal_receiver", &[]).await.expect("a receiver").get(0);
+    let receiver: i32 =
+        replica.query_one("SELECT pid FROM pg_stat_wal_receiver", &[]).await.expect("a receiver").get(0);
     signal(receiver, "STOP").await;
     let position = register(&client, 4).await;
     figure_is(&test, &client, "prospectus_sealer_waiting_events", 4.0).await;
@@ -338,9 +347,16 @@ async fn what_a_superuser_changes_is_found_and_not_sealed_over_and_a_lost_tail_i
     figure_is(&test, &client, "prospectus_sealer_lost_tails_total", 1.0).await;
     let verified = run_prospectus(&test, &["audit", "verify", "--head", &file, "--json"]).await;
     let report = verified.json();
-    assert_eq!((verified.code, report["verdict"].as_str(), report["found"].as_i64()), (1, Some("tail_lost"), Some(0)), "{report:#}");
+    assert_eq!(
+        (verified.code, report["verdict"].as_str(), report["found"].as_i64()),
+        (1, Some("tail_lost"), Some(0)),
+        "{report:#}"
+    );
     let lost = &report["lost_tails"][0];
-    assert_eq!((lost["first"].as_i64(), lost["last"].as_i64(), lost["epoch"].as_str()), (Some(36), Some(41), Some(epoch.as_str())));
+    assert_eq!(
+        (lost["first"].as_i64(), lost["last"].as_i64(), lost["epoch"].as_str()),
+        (Some(36), Some(41), Some(epoch.as_str()))
+    );
     let known = run_prospectus(&test, &["audit", "verify", "--head", &file, "--known-loss", &epoch]).await;
     assert!(known.code == 0 && known.stdout.contains("A TAIL WAS LOST"), "{known:?}");
     test.finish().await;

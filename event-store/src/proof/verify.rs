@@ -321,6 +321,10 @@ impl<'a> Run<'a> {
         if last - to_bigint(end) != count {
             self.report.find(What::Hole, end + 1, to_count(last), None);
         }
+        // What is larger than all that counts is over another life of the log.
+        for StoredHead { number, signed } in heads::between(client, end, u64::MAX >> 1).await? {
+            self.check_head(&signed, Some(number));
+        }
         for (what, first, last, from) in std::mem::take(&mut self.differences).classify(end) {
             let since = self.since(client, first).await?;
             self.report.find_moved(what, first, last, from, since);
