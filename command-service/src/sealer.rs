@@ -33,8 +33,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How long one statement may take.
 const STATEMENT_TIMEOUT: &str = "30s";
-/// How long NATS may take for a connection, and for taking a message.
+/// How long NATS may take for a connection.
 const NATS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a head may wait for room among those that are still to be sent: sealing must not wait for NATS.
+const NATS_ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Why sealing stopped for now.
 #[derive(Debug, thiserror::Error)]
@@ -210,7 +212,7 @@ impl Sealer {
         }
         let Some(nats) = &self.nats else { return };
         let body = serde_json::to_vec(&head.signed).expect("texts and numbers always serialise");
-        let sent = tokio::time::timeout(NATS_TIMEOUT, nats.publish(SUBJECT, body.into())).await;
+        let sent = tokio::time::timeout(NATS_ROOM_TIMEOUT, nats.publish(SUBJECT, body.into())).await;
         if !matches!(sent, Ok(Ok(()))) {
             metrics::counter!("prospectus_sealer_unpublished_total").increment(1);
         }
