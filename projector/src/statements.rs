@@ -233,3 +233,6 @@ const CHECKPOINT: &str = "-- projector::statements::checkpoint
 /// $1 projection, $2 generation, $3 the oldest step to keep
 const FORGET_STEPS: &str = "-- projector::statements::forget_steps
     DELETE FROM read.checkpoint_steps WHERE projection = $1 AND generation = $2 AND step < $3";
+
+#[cfg(test)]
+mod plans;
