@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::convert::{self, Conversion, Split, Unreadable};
 use super::form::{Form, Format};
-use super::header::{OF_REPORT, fold};
+use super::header::{fold, is_of_report};
 use super::mapped::{Mapped, Reason};
 use super::mapping::{Mapping, MappingError, Rule, Unmapped};
 use super::members::Members;
@@ -319,7 +319,6 @@ impl BoundId {
 impl Rest {
     fn new(mapping: &Mapping, form: &Form, rules: &[BoundRule], each: bool) -> Self {
         let mut named: HashSet<String> = mapping.columns.iter().map(|(name, _)| fold(name)).collect();
-        named.extend(OF_REPORT.map(str::to_owned));
         named.extend(mapping.updated_at.iter().map(|from| fold(&from.column)));
         let ids = &mapping.ids;
         let templates = [&ids.company, &ids.company_source, &ids.prospect, &ids.prospect_source];
@@ -329,7 +328,8 @@ impl Rest {
             }
         }
         let people = rules.iter().any(|rule| rule.target.side == Side::Prospect) && !each;
-        let columns = form.columns.iter().enumerate().filter(|(_, name)| !named.contains(&fold(name)));
+        let other = |name: &str| !named.contains(&fold(name)) && !is_of_report(name);
+        let columns = form.columns.iter().enumerate().filter(|(_, name)| other(name));
         Self {
             side: if people { Side::Prospect } else { Side::Company },
             columns: columns.map(|(index, name)| (Column::At(index), key_of(name))).collect(),
@@ -344,7 +344,9 @@ impl Rest {
             }
         }
         if let Some(named) = &self.named {
-            for (name, value) in cells.members().iter().filter(|(name, _)| !named.contains(&fold(name))) {
+            for (name, value) in
+                cells.members().iter().filter(|(name, _)| !named.contains(&fold(name)) && !is_of_report(name))
+            {
                 let value = match value {
                     Value::Array(entries) => joined(entries),
                     plain => plain.clone(),
