@@ -12,6 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::value::Line;
+use crate::weight;
 
 /// The most values of one record that are remembered as said and lost. A record that is contradicted more often may report, and
 /// with the rule `newest` take, an old value again.
@@ -175,8 +176,9 @@ impl Provenance {
     pub fn heap_bytes(&self) -> usize {
         let origin = |origin: &Option<Origin>| origin.as_ref().map_or(0, |origin| origin.source.as_str().len());
         origin(&self.registered)
-            + self.fields.iter().map(|(field, one)| 96 + field.len() + origin(one)).sum::<usize>()
-            + 12 * self.superseded.len()
+            + weight::of_tree::<String, Option<Origin>>(self.fields.len())
+            + self.fields.iter().map(|(field, one)| field.len() + origin(one)).sum::<usize>()
+            + weight::of_tree::<u64, ()>(self.superseded.len())
     }
 }
 

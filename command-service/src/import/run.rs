@@ -25,10 +25,10 @@ use super::world::{Trouble, World};
 use crate::carry_out::Executors;
 
 /// A step ends with the chunk that makes it as long as this, in rows and in bytes of text.
-const STEP_ROWS: usize = 2_000;
-const STEP_BYTES: usize = 2 << 20;
+const STEP_ROWS: usize = 1_500;
+const STEP_BYTES: usize = 1 << 20;
 /// Or in persons, of whom a row may have several.
-const STEP_PERSONS: usize = 4_000;
+const STEP_PERSONS: usize = 3_000;
 /// How long a step waits before it is tried again: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(3);

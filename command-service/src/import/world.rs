@@ -24,7 +24,7 @@ use crate::carry_out::Executors;
 const COMMAND_WAIT: Duration = Duration::from_secs(30);
 /// Commands of imports under way at the same time, in the whole process: enough for group commit, and room in the queue for those who
 /// send single ones.
-pub const IN_FLIGHT_MAX: usize = 768;
+pub const IN_FLIGHT_MAX: usize = 512;
 /// What a dry run may remember of what it would have written, in bytes; beyond it, it ends.
 const REHEARSAL_BYTES_MAX: usize = 64 << 20;
 

@@ -146,15 +146,11 @@ fn request_hmac(service: &Service, tenant_id: Uuid, uri: &Uri, headers: &HeaderM
     let query = uri.query().unwrap_or_default().as_bytes();
     let encoding = of(header::CONTENT_ENCODING);
     let keyring = service.executors.store.keyring();
-    match mapping {
-        Some(mapping) => {
-            keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], mapping.as_bytes()])
-        }
-        None => {
-            let (media, length) = (of(header::CONTENT_TYPE), of(header::CONTENT_LENGTH));
-            keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], media, &[0], length])
-        }
+    if let Some(mapping) = mapping {
+        return keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], mapping.as_bytes()]);
     }
+    let (media, length) = (of(header::CONTENT_TYPE), of(header::CONTENT_LENGTH));
+    keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], media, &[0], length])
 }
 
 /// Where a list's bytes come from.
