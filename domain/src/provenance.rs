@@ -100,6 +100,11 @@ impl Provenance {
         Self { registered: said.map(Origin::of), ..Self::default() }
     }
 
+    /// Whether a row of this source made the record.
+    pub fn begins_with(&self, source: &str) -> bool {
+        self.registered.as_ref().is_some_and(|origin| origin.source.as_str() == source)
+    }
+
     /// Which of two different values of a field wins: the one that stands or the one that is said.
     pub fn judge(&self, rule: &ConflictRule, said: &Said, field: &str, stands: &Value, new: &Value) -> Verdict {
         let origin = self.origin(field);
