@@ -254,8 +254,8 @@ pub fn instant(cell: &str, conversion: Option<&Conversion>) -> Result<i64, Unrea
         // Seconds, milliseconds and microseconds of the years 1973 to 5138 have so many digits each.
         let micros = match number {
             ..=99_999_999_999 => number * 1_000_000,
-            ..=99_999_999_999_999 => number * 1_000,
-            ..=99_999_999_999_999_999 => number,
+            100_000_000_000..=99_999_999_999_999 => number * 1_000,
+            100_000_000_000_000..=99_999_999_999_999_999 => number,
             _ => return Err(wrong),
         };
         return Ok(micros);

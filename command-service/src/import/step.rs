@@ -374,12 +374,11 @@ impl Step {
     fn note_person(&mut self, id: Uuid, group: &PersonGroup, carried: &Carried) {
         for ((place, _), effect) in group.places.iter().zip(&carried.rows) {
             let told = &mut self.told[*place];
-            match told.prospects.iter_mut().find(|(known, _)| *known == id) {
-                Some((_, change)) => *change = (*change).max(effect.change),
-                None => {
-                    told.prospects.push((id, effect.change));
-                    told.made.push((id, carried.made_by_source));
-                }
+            if let Some((_, change)) = told.prospects.iter_mut().find(|(known, _)| *known == id) {
+                *change = (*change).max(effect.change);
+            } else {
+                told.prospects.push((id, effect.change));
+                told.made.push((id, carried.made_by_source));
             }
             told.change = told.change.max(effect.change);
             told.person_in_review |= carried.in_review;
