@@ -40,7 +40,7 @@ pub struct Config {
     #[arg(long, env = "PROSPECTUS_COMMAND_DEADLINE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=120))]
     pub command_deadline_seconds: u64,
     /// Memory for records used lately, in MiB: two thirds for companies, one third for prospects.
-    #[arg(long, env = "PROSPECTUS_CACHE_MIB", default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    #[arg(long, env = "PROSPECTUS_CACHE_MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub cache_mib: u64,
     /// The most text of one imported list, in GiB, unpacked.
     #[arg(long, env = "PROSPECTUS_IMPORT_GIB_MAX", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]

@@ -63,7 +63,6 @@ pub use undo::Left;
 pub use work::work;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use domain::{Import, ImportCommand, ImportError};
@@ -98,8 +97,6 @@ pub struct Imports {
     receiving: Arc<Places>,
     running: Arc<Places>,
     turns: Arc<Semaphore>,
-    /// How many more records the imports may remember to count each once.
-    met_room: Arc<AtomicUsize>,
     /// There is a new import to work on.
     wake: Notify,
     /// An import has come to its end.
@@ -117,7 +114,6 @@ impl Imports {
             receiving: Places::new(RECEIVING_MAX, RECEIVING_OF_TENANT_MAX),
             running: Places::new(RUNNING_MAX, RUNNING_OF_TENANT_MAX),
             turns: Arc::new(Semaphore::new(world::IN_FLIGHT_MAX)),
-            met_room: Arc::new(AtomicUsize::new(counted::MET_MAX)),
             wake: Notify::new(),
             changed: Notify::new(),
         }

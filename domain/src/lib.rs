@@ -22,6 +22,7 @@ pub mod review;
 pub mod status;
 pub mod undo;
 pub mod value;
+mod weight;
 
 pub use claim::{Claim, ClaimKey, Match};
 pub use company::{Company, CompanyCommand, CompanyError, CompanyEvent};

@@ -12,6 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::value::Line;
+use crate::weight;
 
 /// The most values of one record that are remembered as said and lost. A record that is contradicted more often may report, and
 /// with the rule `newest` take, an old value again.
@@ -99,6 +100,11 @@ impl Provenance {
         Self { registered: said.map(Origin::of), ..Self::default() }
     }
 
+    /// Whether a row of this source made the record.
+    pub fn begins_with(&self, source: &str) -> bool {
+        self.registered.as_ref().is_some_and(|origin| origin.source.as_str() == source)
+    }
+
     /// Which of two different values of a field wins: the one that stands or the one that is said.
     pub fn judge(&self, rule: &ConflictRule, said: &Said, field: &str, stands: &Value, new: &Value) -> Verdict {
         let origin = self.origin(field);
@@ -175,8 +181,9 @@ impl Provenance {
     pub fn heap_bytes(&self) -> usize {
         let origin = |origin: &Option<Origin>| origin.as_ref().map_or(0, |origin| origin.source.as_str().len());
         origin(&self.registered)
-            + self.fields.iter().map(|(field, one)| 96 + field.len() + origin(one)).sum::<usize>()
-            + 12 * self.superseded.len()
+            + weight::of_tree::<String, Option<Origin>>(self.fields.len())
+            + self.fields.iter().map(|(field, one)| field.len() + origin(one)).sum::<usize>()
+            + weight::of_tree::<u64, ()>(self.superseded.len())
     }
 }
 

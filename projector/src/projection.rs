@@ -129,6 +129,13 @@ pub struct Projection {
     queue: Queue,
 }
 
+/// Indexes are right for every statement of a step, looked into for one row after the other, also where a plan was made on small
+/// tables; which of them, the plans of larger tables know (`plan_again`).
+/// A projector that is paused within a step must not hold up another one for long.
+pub(crate) const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+    SET plan_cache_mode = force_generic_plan;
+    SET idle_in_transaction_session_timeout = '5s'";
+
 impl Projection {
     /// Connects and reads where the projection is.
     ///
@@ -141,12 +148,6 @@ impl Projection {
             SELECT generation FROM read.live WHERE projection = $1";
         let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
         let generation: i32 = live.get(0);
-        // Indexes are right for every statement of a step, looked into for one row after the other, also where a plan was made on small
-        // tables; which of them, the plans of larger tables know (`plan_again`).
-        // A projector that is paused within a step must not hold up another one for long.
-        const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-            SET plan_cache_mode = force_generic_plan;
-            SET idle_in_transaction_session_timeout = '5s'";
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
         let feed = Feed::over(connect(database, &mut driven).await?).await?;

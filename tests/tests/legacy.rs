@@ -106,6 +106,13 @@ async fn a_table_is_copied_and_followed_across_restarts() {
     let again = run_prospectus(&test, &arguments(&url, state)).await;
     assert_eq!((again.code, &again.json()["rows"]), (0, &json!(0)), "what is copied is not copied again: {again:?}");
 
+    // What it remembered is lost, as after a crash right after the upload: who made whom, the service knows.
+    for ending in ["", ".ids", ".new", ".imports"] {
+        let _ = std::fs::remove_file(format!("{state}{ending}"));
+    }
+    let anew = run_prospectus(&test, &arguments(&url, state)).await;
+    assert_eq!((anew.code, &anew.json()["rows"]), (0, &json!(7)), "{anew:?}");
+
     let following = follow(&test, &url, state);
     write(&legacy, 1, "Changed", 0).await;
     becomes(&client, 1, Some("Changed")).await;

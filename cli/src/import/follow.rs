@@ -401,7 +401,7 @@ fn learned(line: &[u8]) -> Option<Known> {
         _ => return None,
     };
     let prospect = Uuid::try_parse(outcome["prospect_ids"][0].as_str()?).ok()?;
-    Some(Known { id, prospect, made: outcome["prospect_changes"][0] == "created" })
+    Some(Known { id, prospect, made: outcome["prospect_made_by_source"][0] == true })
 }
 
 #[cfg(test)]
@@ -411,14 +411,14 @@ mod tests {
     #[test]
     fn a_rows_outcome_tells_its_prospect() {
         let prospect = Uuid::from_u128(7);
-        let outcome = |id: Value, change: &str| {
+        let outcome = |id: Value, made: bool| {
             let text = json!({"id": id, "email": "a@b.example"}).to_string();
-            json!({"row": 1, "outcome": "in_review", "text": text, "prospect_ids": [prospect], "prospect_changes": [change]})
+            json!({"row": 1, "outcome": "in_review", "text": text, "prospect_ids": [prospect], "prospect_made_by_source": [made]})
                 .to_string()
         };
         let known = |id: &str, made| Some(Known { id: id.to_owned(), prospect, made });
-        assert_eq!(learned(outcome("ck1".into(), "created").as_bytes()), known("ck1", true));
-        assert_eq!(learned(outcome(12.into(), "unchanged").as_bytes()), known("12", false));
+        assert_eq!(learned(outcome("ck1".into(), true).as_bytes()), known("ck1", true));
+        assert_eq!(learned(outcome(12.into(), false).as_bytes()), known("12", false));
         assert_eq!(learned(b""), None);
         assert_eq!(learned(json!({"text": "{\"id\": 1}", "prospect_ids": []}).to_string().as_bytes()), None);
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::convert::{self, Conversion, Split, Unreadable};
 use super::form::{Form, Format};
-use super::header::{OF_REPORT, fold};
+use super::header::{fold, is_of_report};
 use super::mapped::{Mapped, Reason};
 use super::mapping::{Mapping, MappingError, Rule, Unmapped};
 use super::members::Members;
@@ -167,6 +167,7 @@ impl Bound {
                 rule.refuse(&unreadable, &mut mapped.dropped, &mut refused);
             }
         }
+        let says_of_person = !person.is_empty();
         let mut people = if self.each {
             people(&person, &lists, &mut mapped.dropped, &mut refused)
         } else if OF_A_PERSON.iter().any(|name| person.fields.contains_key(*name))
@@ -174,13 +175,14 @@ impl Bound {
         {
             vec![person]
         } else {
-            if !person.is_empty() {
-                let detail = "nothing in the row tells a person from another: it needs a name, an e-mail address, a phone number or an id; \
-                              what else it says of one is left out";
-                mapped.dropped.push(Reason { column: None, code: "person_left_out", detail: detail.to_owned() });
-            }
             Vec::new()
         };
+        let speaks_of_nobody = people.is_empty()
+            && (says_of_person
+                || self.rest.as_ref().is_some_and(|rest| rest.side == Side::Prospect && rest.has_values(cells)));
+        if speaks_of_nobody {
+            mapped.dropped.push(person_left_out());
+        }
         if let Some((column, name, conversion, lenient)) = &self.updated_at
             && let Some(cell) = cells.cell(column)
         {
@@ -197,6 +199,9 @@ impl Bound {
         }
         let company_ref = self.company_id.as_ref().and_then(|id| id.of(source, 1, cells));
         let nothing = company.is_empty() && mapped.domain.is_none() && mapped.website.is_none();
+        if nothing && people.is_empty() && company_ref.is_none() && speaks_of_nobody {
+            return Err(vec![person_left_out()]);
+        }
         if nothing && people.is_empty() && company_ref.is_none() {
             let detail = "the row has no value in any column that the mapping knows".to_owned();
             return Err(vec![Reason { column: None, code: "empty_row", detail }]);
@@ -319,7 +324,6 @@ impl BoundId {
 impl Rest {
     fn new(mapping: &Mapping, form: &Form, rules: &[BoundRule], each: bool) -> Self {
         let mut named: HashSet<String> = mapping.columns.iter().map(|(name, _)| fold(name)).collect();
-        named.extend(OF_REPORT.map(str::to_owned));
         named.extend(mapping.updated_at.iter().map(|from| fold(&from.column)));
         let ids = &mapping.ids;
         let templates = [&ids.company, &ids.company_source, &ids.prospect, &ids.prospect_source];
@@ -329,12 +333,20 @@ impl Rest {
             }
         }
         let people = rules.iter().any(|rule| rule.target.side == Side::Prospect) && !each;
-        let columns = form.columns.iter().enumerate().filter(|(_, name)| !named.contains(&fold(name)));
+        let other = |name: &str| !named.contains(&fold(name)) && !is_of_report(name);
+        let columns = form.columns.iter().enumerate().filter(|(_, name)| other(name));
         Self {
             side: if people { Side::Prospect } else { Side::Company },
             columns: columns.map(|(index, name)| (Column::At(index), key_of(name))).collect(),
             named: (form.format == Format::NdJson).then_some(named),
         }
+    }
+
+    /// Whether the row says anything in them.
+    fn has_values(&self, cells: &Cells<'_>) -> bool {
+        let mut attributes = Map::new();
+        self.put(cells, &mut attributes);
+        !attributes.is_empty()
     }
 
     fn put(&self, cells: &Cells<'_>, attributes: &mut Map<String, Value>) {
@@ -344,7 +356,9 @@ impl Rest {
             }
         }
         if let Some(named) = &self.named {
-            for (name, value) in cells.members().iter().filter(|(name, _)| !named.contains(&fold(name))) {
+            for (name, value) in
+                cells.members().iter().filter(|(name, _)| !named.contains(&fold(name)) && !is_of_report(name))
+            {
                 let value = match value {
                     Value::Array(entries) => joined(entries),
                     plain => plain.clone(),
@@ -423,6 +437,12 @@ fn key_of(name: &str) -> String {
 /// A segment of a JSON pointer as the key that it stands for.
 fn unescaped(segment: &str) -> String {
     segment.replace("~1", "/").replace("~0", "~")
+}
+
+fn person_left_out() -> Reason {
+    let detail = "nothing in the row tells a person from another: it needs a name, an e-mail address, a phone number or an id; \
+                  what else it says of one is left out";
+    Reason { column: None, code: "person_left_out", detail: detail.to_owned() }
 }
 
 fn reason(column: Option<&str>, unreadable: &Unreadable) -> Reason {

@@ -234,8 +234,8 @@ fn date(cell: &str, form: &str) -> Result<String, Unreadable> {
     read().ok_or(unreadable("not_a_date", "must be a date in the form that the mapping gives"))
 }
 
-/// Microseconds since 1970 of a time as lists have it: RFC 3339, a date with or without a time (UTC unless it says otherwise), seconds or
-/// milliseconds since 1970.
+/// Microseconds since 1970 of a time as lists have it: RFC 3339, a date with or without a time (UTC unless it says otherwise), seconds,
+/// milliseconds or microseconds since 1970.
 ///
 /// # Errors
 /// If it is none of them.
@@ -251,8 +251,14 @@ pub fn instant(cell: &str, conversion: Option<&Conversion>) -> Result<i64, Unrea
     };
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: i64 = text.parse().map_err(|_| wrong.clone())?;
-        let micros = if number > 100_000_000_000 { number.checked_mul(1_000) } else { number.checked_mul(1_000_000) };
-        return micros.ok_or(wrong);
+        // Seconds, milliseconds and microseconds of the years 1973 to 5138 have so many digits each.
+        let micros = match number {
+            ..=99_999_999_999 => number * 1_000_000,
+            100_000_000_000..=99_999_999_999_999 => number * 1_000,
+            100_000_000_000_000..=99_999_999_999_999_999 => number,
+            _ => return Err(wrong),
+        };
+        return Ok(micros);
     }
     let iso = text.replacen(' ', "T", 1);
     if let Ok(time) = time::OffsetDateTime::parse(&iso, &time::format_description::well_known::Rfc3339) {
@@ -356,6 +362,7 @@ mod tests {
             ("2025-01-01T01:59:59.000001+02:00", 1_735_689_599_000_001),
             ("1735689599", 1_735_689_599_000_000),
             ("1735689599123", 1_735_689_599_123_000),
+            ("1735689599123456", 1_735_689_599_123_456),
             ("2024-12-31 23:59", 1_735_689_540_000_000),
             ("2024-12-31", 1_735_603_200_000_000),
         ] {
@@ -363,7 +370,7 @@ mod tests {
         }
         let german = Conversion::parse("date:DD.MM.YYYY");
         assert_eq!(instant("31.12.2024 23:59:59", german.as_ref()), Ok(1_735_689_599_000_000));
-        for text in ["yesterday", "31.12.2024", "2024-13-01", "", "9223372036854775807"] {
+        for text in ["yesterday", "31.12.2024", "2024-13-01", "", "173568959912345678", "9223372036854775807"] {
             assert!(instant(text, None).is_err(), "{text}");
         }
     }

@@ -1,8 +1,6 @@
 //! What an import has counted so far: rows, and each record once.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::company::Change;
 use domain::import::Tally;
@@ -10,8 +8,9 @@ use uuid::Uuid;
 
 use super::outcome::RowOutcome;
 
-/// Records that the imports of one process remember, together; those beyond are counted each time that a step speaks of them.
-pub const MET_MAX: usize = 4_000_000;
+/// Companies, and prospects, that one import remembers: as many as fit a table of two million places. Those beyond are counted each time
+/// that a step speaks of them.
+const MET_MAX: usize = (1 << 21) / 8 * 7;
 
 /// What an import has counted so far.
 pub struct Counted {
@@ -21,14 +20,6 @@ pub struct Counted {
     pub position: i64,
     /// The companies and prospects that were met: most of the bits of each id's half, and in the lowest two what became of it.
     met: [HashSet<u64>; 2],
-    /// How many more the imports of this process may remember.
-    room: Arc<AtomicUsize>,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.room.fetch_add(self.met.iter().map(HashSet::len).sum(), Ordering::Relaxed);
-    }
 }
 
 /// Every change, and its place in the sums.
@@ -36,8 +27,8 @@ const CHANGES: [(Change, usize); 3] = [(Change::Created, 0), (Change::Updated, 1
 
 impl Counted {
     /// Goes on from what was counted before; the records are to be recalled.
-    pub fn from(tally: Tally, position: i64, room: &Arc<AtomicUsize>) -> Self {
-        Self { tally, position, met: Default::default(), room: Arc::clone(room) }
+    pub fn from(tally: Tally, position: i64) -> Self {
+        Self { tally, position, met: Default::default() }
     }
 
     /// Remembers what a finished step's row did to its records, which is counted already.
@@ -74,12 +65,10 @@ impl Counted {
                 met.remove(&entry(before));
                 met.insert(entry(place));
             }
-            None => {
-                let one_less = |room: usize| room.checked_sub(1);
-                if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
-                    met.insert(entry(place));
-                }
+            None if met.len() < MET_MAX => {
+                met.insert(entry(place));
             }
+            None => {}
         }
         before.map(|(before, _)| before)
     }
@@ -97,8 +86,7 @@ mod tests {
 
     #[test]
     fn a_record_counts_once_as_the_most_that_became_of_it() {
-        let room = Arc::new(AtomicUsize::new(3));
-        let mut counted = Counted::from(Tally::default(), 0, &room);
+        let mut counted = Counted::from(Tally::default(), 0);
         let [one, two] = [Uuid::from_u128(1), Uuid::from_u128(2)];
         for (id, change) in [
             (one, Change::Unchanged),
@@ -112,11 +100,7 @@ mod tests {
         counted.count(one, true, Change::Unchanged);
         assert_eq!((counted.tally.companies, counted.tally.prospects), ([1, 1, 0], [0, 0, 1]));
         // Another run goes on from there, and knows them by what the rows did.
-        assert_eq!(room.load(Ordering::Relaxed), 0);
-        let tally = counted.tally;
-        drop(counted);
-        assert_eq!(room.load(Ordering::Relaxed), 3, "what an import took is given back");
-        let mut again = Counted::from(tally, 7, &room);
+        let mut again = Counted::from(counted.tally, 7);
         let row = RowOutcome {
             row: 1,
             line: 2,
@@ -126,6 +110,7 @@ mod tests {
             company_change: Some(Change::Created),
             prospect_ids: vec![one],
             prospect_changes: vec![Change::Unchanged],
+            prospect_made_by_source: vec![false],
             reasons: Vec::new(),
         };
         again.recall(&row);

@@ -28,8 +28,11 @@ pub(super) fn read(record: &str, delimiter: Option<u8>, charset: Charset) -> Res
     for index in 0..cells.len() {
         let name = cells.get(index).unwrap_or_default().trim();
         // A report of a report has its own columns twice.
-        let nameless = name.is_empty() || (is_of_report(name) && seen.contains_key(&fold(name)));
-        let name = if nameless { format!("column {}", index + 1) } else { name.to_owned() };
+        let name = match name {
+            "" => format!("column {}", index + 1),
+            name if is_of_report(name) && seen.contains_key(&fold(name)) => format!("{name} ({})", index + 1),
+            name => name.to_owned(),
+        };
         if let Some(first) = seen.insert(fold(&name), index + 1) {
             return Err(Refusal::DuplicateColumn { name, first, second: index + 1 });
         }
@@ -40,6 +43,7 @@ pub(super) fn read(record: &str, delimiter: Option<u8>, charset: Charset) -> Res
 
 /// Whether a column is one that the report of an earlier import put before the list's own.
 pub(super) fn is_of_report(name: &str) -> bool {
+    let name = name.split_once(" (").map_or(name, |(name, _)| name);
     OF_REPORT.contains(&name.trim())
 }
 

@@ -43,6 +43,9 @@ pub struct RowOutcome {
     pub prospect_ids: Vec<Uuid>,
     /// What it did to each of them.
     pub prospect_changes: Vec<Change>,
+    /// Whether each of them was made by this list or an earlier one of the same source: it was not there before.
+    #[serde(default)]
+    pub prospect_made_by_source: Vec<bool>,
     /// Why it was left out or should be looked at, and what of it lost.
     pub reasons: Vec<RowReason>,
 }

@@ -35,6 +35,11 @@ impl Places {
         Some(Place { places: Arc::clone(self), tenant_id })
     }
 
+    /// Whether anybody could have one.
+    pub fn has_room(&self) -> bool {
+        self.taken().len() < self.most
+    }
+
     fn taken(&self) -> MutexGuard<'_, Vec<Uuid>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,6 @@
 //! Working through an import's rows, step by step: prepare, carry out, keep what became of each row, note that the step is done.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use domain::import::{ChunkFinished, ImportState};
@@ -25,10 +24,10 @@ use super::world::{Trouble, World};
 use crate::carry_out::Executors;
 
 /// A step ends with the chunk that makes it as long as this, in rows and in bytes of text.
-const STEP_ROWS: usize = 2_000;
-const STEP_BYTES: usize = 2 << 20;
+const STEP_ROWS: usize = 1_500;
+const STEP_BYTES: usize = 1 << 20;
 /// Or in persons, of whom a row may have several.
-const STEP_PERSONS: usize = 4_000;
+const STEP_PERSONS: usize = 3_000;
 /// How long a step waits before it is tried again: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(3);
@@ -45,8 +44,6 @@ pub struct Run {
     pub staging: Staging,
     /// Places for commands.
     pub turns: Arc<Semaphore>,
-    /// How many more records may be remembered to be counted once.
-    pub met_room: Arc<AtomicUsize>,
 }
 
 /// A step's rows, read by the mapping.
@@ -101,7 +98,7 @@ impl Run {
         let reader = Arc::new(self.reader(received.chunks, opened.source.clone()).await?);
         let world = Arc::new(self.world(import.is_dry_run(), opened.source.as_str()));
         let rule = Arc::new(opened.rule.clone());
-        let mut counted = Counted::from(import.tally, import.position, &self.met_room);
+        let mut counted = Counted::from(import.tally, import.position);
         if import.chunks_done > 0 {
             self.recall(&reader.file, import.chunks_done, &mut counted).await?;
         }

@@ -58,6 +58,8 @@ pub struct Step {
 struct Told {
     company: Option<(Uuid, Change)>,
     prospects: Vec<(Uuid, Change)>,
+    /// Whether a row of the same source made each of them.
+    made: Vec<(Uuid, bool)>,
     change: Change,
     person_in_review: bool,
     company_in_review: bool,
@@ -372,9 +374,11 @@ impl Step {
     fn note_person(&mut self, id: Uuid, group: &PersonGroup, carried: &Carried) {
         for ((place, _), effect) in group.places.iter().zip(&carried.rows) {
             let told = &mut self.told[*place];
-            match told.prospects.iter_mut().find(|(known, _)| *known == id) {
-                Some((_, change)) => *change = (*change).max(effect.change),
-                None => told.prospects.push((id, effect.change)),
+            if let Some((_, change)) = told.prospects.iter_mut().find(|(known, _)| *known == id) {
+                *change = (*change).max(effect.change);
+            } else {
+                told.prospects.push((id, effect.change));
+                told.made.push((id, carried.made_by_source));
             }
             told.change = told.change.max(effect.change);
             told.person_in_review |= carried.in_review;
@@ -409,6 +413,7 @@ impl Step {
             };
             outcome.count(&mut counted.tally);
             told.prospects.sort_unstable();
+            told.made.sort_unstable();
             let Reading { row, line, text, reasons, .. } = reading;
             let (company_id, company_change) = told.company.unzip();
             let (prospect_ids, prospect_changes) = told.prospects.into_iter().unzip();
@@ -421,6 +426,7 @@ impl Step {
                 company_change,
                 prospect_ids,
                 prospect_changes,
+                prospect_made_by_source: told.made.into_iter().map(|(_, made)| made).collect(),
                 reasons,
             };
             for (id, is_prospect, change) in told.records() {
@@ -485,11 +491,8 @@ fn shortened(value: &serde_json::Value) -> serde_json::Value {
 
 /// Notes what a row's report says of its effect, as far as there is room for it.
 fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
-    let most = |reasons: &Vec<RowReason>| reasons.len() >= REASONS_MAX;
-    for conflict in &effect.conflicts {
-        if most(reasons) {
-            return;
-        }
+    let room = REASONS_MAX.saturating_sub(reasons.len());
+    for conflict in effect.conflicts.iter().take(room) {
         reasons.push(RowReason {
             field: Some(conflict.field.clone()),
             kept: Some(shortened(&conflict.kept)),
@@ -497,11 +500,15 @@ fn tell(reasons: &mut Vec<RowReason>, effect: &RowEffect) {
             ..RowReason::new("conflict", "the row and the record disagree; the rule of the import has decided")
         });
     }
-    for field in &effect.left_out {
-        if most(reasons) {
-            return;
-        }
+    let room = REASONS_MAX.saturating_sub(reasons.len());
+    for field in effect.left_out.iter().take(room) {
         let reason = RowReason::new("no_room", "the record has no room for it, or it does not fit what is there");
         reasons.push(RowReason { field: Some(field.clone()), ..reason });
+    }
+    if reasons.len() == REASONS_MAX && effect.conflicts.len() + effect.left_out.len() > 0 {
+        reasons.push(RowReason::new(
+            "more_reasons",
+            "there may be more to say of this row: the records and their history have all of it",
+        ));
     }
 }

@@ -111,7 +111,7 @@ impl<R: Record<Error: Send>> Pass<R> {
         let row = client.query_one(BEGIN, &[tenant_id, import]).await.map_err(StagingError::Database)?;
         drop(client);
         let mut after: i64 = row.get(0);
-        let mut back = 0;
+        let (mut back, mut resumed) = (0, false);
         while let Some((last, touched)) = self.touched(after).await? {
             let mut under_way = JoinSet::new();
             for (id, first) in touched {
@@ -124,11 +124,8 @@ impl<R: Record<Error: Send>> Pass<R> {
                     (_, Undone::Back(at)) => {
                         back += 1;
                         // Done before a crash: where is not known, so all that is there counts.
-                        let at = match at {
-                            Some(at) => at,
-                            None => self.newest().await?,
-                        };
-                        *position = (*position).max(at);
+                        resumed |= at.is_none();
+                        *position = (*position).max(at.unwrap_or_default());
                     }
                     (id, Undone::Left(reason)) => {
                         left.push(Left { kind: R::TYPE.to_owned(), id, reason: reason.to_owned() });
@@ -136,6 +133,9 @@ impl<R: Record<Error: Send>> Pass<R> {
                 }
             }
             after = last;
+        }
+        if resumed {
+            *position = (*position).max(self.newest().await?);
         }
         left.sort_by_key(|left| left.id);
         Ok(back)

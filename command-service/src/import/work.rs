@@ -85,6 +85,9 @@ async fn take_up(
         ORDER BY place, aggregate_id";
     debug_assert_eq!(OPEN, "import_open");
     let client = imports.staging.client().await?;
+    if !imports.running.has_room() {
+        return Ok(());
+    }
     let mine: Vec<Uuid> = under_way.lock().iter().copied().collect();
     let rows = client.query(SQL, &[&mine]).await?;
     drop(client);
@@ -109,7 +112,6 @@ async fn take_up(
             executors: Arc::clone(&imports.executors),
             staging: imports.staging.clone(),
             turns: Arc::clone(&imports.turns),
-            met_room: Arc::clone(&imports.met_room),
         });
         let imports = Arc::clone(imports);
         tasks.spawn(async move {

@@ -24,7 +24,7 @@ use crate::carry_out::Executors;
 const COMMAND_WAIT: Duration = Duration::from_secs(30);
 /// Commands of imports under way at the same time, in the whole process: enough for group commit, and room in the queue for those who
 /// send single ones.
-pub const IN_FLIGHT_MAX: usize = 768;
+pub const IN_FLIGHT_MAX: usize = 512;
 /// What a dry run may remember of what it would have written, in bytes; beyond it, it ends.
 const REHEARSAL_BYTES_MAX: usize = 64 << 20;
 
@@ -88,6 +88,8 @@ pub struct Carried {
     pub in_review: bool,
     /// The companies that were merged into the record.
     pub stands_for: Vec<Uuid>,
+    /// Whether a row of the rows' source made the record.
+    pub made_by_source: bool,
     /// Position of the last event that this led to; none if it led to none.
     pub position: Option<i64>,
 }
@@ -186,15 +188,15 @@ impl World {
             let terms = Terms { rule, looks_like };
             domain::company::take_in(state, rows, &terms, &Context { now, seed })
         };
-        let stands_for = |state: &Company| state.stands_for().collect();
-        self.carry(&self.executors.companies, |rehearsal| &mut rehearsal.companies, place, decide, stands_for)
-            .await
-            .map_err(|error| match error {
+        let known = |state: &Company| (state.stands_for().collect(), false);
+        self.carry(&self.executors.companies, |rehearsal| &mut rehearsal.companies, place, decide, known).await.map_err(
+            |error| match error {
                 Failed::Domain(CompanyError::Fields(errors)) => Trouble::Refused(errors),
                 // Its claims are given up with it, so the next look finds another one, or none.
                 Failed::Domain(_) => Trouble::Overtaken,
                 Failed::Store(trouble) => trouble,
-            })
+            },
+        )
     }
 
     /// Takes in what rows say of one person.
@@ -203,14 +205,17 @@ impl World {
     /// What is in the way.
     pub async fn prospect(&self, place: Place, rows: &[ProspectSaid], rule: &ConflictRule) -> Result<Carried, Trouble> {
         let decide = |state: &Prospect, _: OffsetDateTime| domain::prospect::take_in(state, rows, rule);
-        let stands_for = |_: &Prospect| Vec::new();
-        self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, stands_for)
-            .await
-            .map_err(|error| match error {
+        let source = rows.first().map_or("", |row| row.said.source.as_str());
+        let known = |state: &Prospect| {
+            (Vec::new(), state.status == Status::Unregistered || state.provenance.begins_with(source))
+        };
+        self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, known).await.map_err(
+            |error| match error {
                 Failed::Domain(ProspectError::Fields(errors)) => Trouble::Refused(errors),
                 Failed::Domain(_) => Trouble::Overtaken,
                 Failed::Store(trouble) => trouble,
-            })
+            },
+        )
     }
 
     /// Whether a person is at this company, or at one of those that were merged into it: for choosing between records.
@@ -237,14 +242,16 @@ impl World {
         remembered: impl Fn(&mut Rehearsal) -> &mut HashMap<Uuid, R>,
         place: Place,
         decide: impl Fn(&R, OffsetDateTime) -> Result<domain::company::TakenIn<R::Event>, R::Error>,
-        stands_for: impl Fn(&R) -> Vec<Uuid>,
+        known: impl Fn(&R) -> (Vec<Uuid>, bool),
     ) -> Result<Carried, Failed<R::Error>> {
         let carry = |state: &R, now: OffsetDateTime| {
             let taken = decide(state, now)?;
+            let (stands_for, made_by_source) = known(state);
             let carried = Carried {
                 rows: taken.rows,
                 in_review: taken.in_review,
-                stands_for: stands_for(state),
+                stands_for,
+                made_by_source,
                 position: (!taken.events.is_empty()).then_some(0),
             };
             Ok((taken.events, carried))
@@ -269,10 +276,11 @@ impl World {
                 }
             };
             let done = executor.carry(id, new, &request, |state, context| carry(state, context.now)).await;
-            let (answer, carried) = done.map_err(Failed::of)?;
+            let (answer, mut carried) = done.map_err(Failed::of)?;
             let position = carried.position.or(had.as_ref().and(Some(0))).map(|_| answer.position);
-            let (in_review, rows) = (carried.in_review, had.map_or(carried.rows, |had| had.rows));
-            return Ok(Carried { rows, in_review, position, stands_for: carried.stands_for });
+            let in_review = carried.in_review;
+            let rows = had.map_or_else(|| std::mem::take(&mut carried.rows), |had| had.rows);
+            return Ok(Carried { rows, in_review, position, ..carried });
         };
         let known = remembered(&mut rehearsal.lock().unwrap_or_else(PoisonError::into_inner)).get(&id).cloned();
         let mut state = match known {

@@ -109,7 +109,8 @@ impl Attributes {
     /// Bytes that they hold, roughly.
     pub fn heap_bytes(&self) -> usize {
         let text = |value: &Value| value.as_str().map_or(0, str::len);
-        self.0.iter().map(|(key, value)| 72 + key.len() + text(value)).sum()
+        let texts: usize = self.0.iter().map(|(key, value)| key.len() + text(value)).sum();
+        crate::weight::of_tree::<String, Value>(self.0.len()) + texts
     }
 
     fn check_size(&self) -> Result<(), Invalid> {

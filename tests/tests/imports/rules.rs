@@ -1,5 +1,7 @@
 //! Which company, which person, and which of two values: the rules of the issue, one by one.
 
+use std::collections::BTreeMap;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{Client, TestStack};
@@ -39,7 +41,7 @@ async fn the_company_is_the_address_s_then_the_website_s_then_the_id_s_and_never
         5,eve@github.io,Eve,,https://github.com/eve,\n\
         6,fred@gmial.com,Fred,,,\n\
         7,gina@co.uk,Gina,,,\n\
-        8,,,Nobody GmbH,,\n";
+        ,,,Nobody GmbH,,\n";
     let document = import_mapped(&client, "source=crm", MAPPING, list.as_bytes()).await;
     assert_eq!(tally(&document), [8, 3, 0, 0, 4, 1], "{document}");
     let position = document["position"].as_i64();

@@ -25,7 +25,7 @@ use crate::import::{Unmapped, Wanted};
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of a mapping in a request.
 const MAPPING_BYTES_MAX: u64 = 256 << 10;
-/// After a refusal: how much of what the client still sends is thrown away, and for how long. A client that is cut off while it sends
+/// After an answer that comes before all bytes do: how much of what the client still sends is thrown away, and for how long. A client that is cut off while it sends
 /// sees no answer.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARD_WAIT: Duration = Duration::from_secs(5);
@@ -41,24 +41,20 @@ pub(super) async fn receive(
     body: Body,
 ) -> Result<Uuid, Problem> {
     let body = SharedBody(Arc::new(Mutex::new(body)));
-    match take_in(service, caller, uri, headers, body.clone()).await {
-        Ok(import_id) => Ok(import_id),
-        Err(problem) => {
-            let discard = async {
-                let mut discarded = 0;
-                let mut body = body.0.lock().await;
-                while let Some(Ok(frame)) = body.frame().await {
-                    discarded += frame.data_ref().map_or(0, Bytes::len);
-                    if discarded > DISCARDED_BYTES_MAX {
-                        return;
-                    }
-                }
-            };
-            // Whether all of it came or not, the client has had its chance to listen.
-            let _ = tokio::time::timeout(DISCARD_WAIT, discard).await;
-            Err(problem)
+    let taken = take_in(service, caller, uri, headers, body.clone()).await;
+    // After a refusal, or where the list was sent before under the same key; else all of it was read.
+    let discard = async {
+        let mut discarded = 0;
+        while let Some(Ok(bytes)) = body.next().await {
+            discarded += bytes.len();
+            if discarded > DISCARDED_BYTES_MAX {
+                return;
+            }
         }
-    }
+    };
+    // Whether all of it came or not, the client has had its chance to listen.
+    let _ = tokio::time::timeout(DISCARD_WAIT, discard).await;
+    taken
 }
 
 /// A body that is read by one and, where that one gives up, thrown away by another.
@@ -139,22 +135,18 @@ async fn take_in(
     }
 }
 
-/// What a request sent again with its idempotency key must have in common with the first: all but the list itself, of which only the
-/// length is known before it comes. The parts of a multipart body have boundaries that differ each time, so there its `mapping` counts.
+/// What a request sent again with its idempotency key must have in common with the first: what is known before the list comes. Of a
+/// plain body that is its length, of a multipart body, whose boundaries differ each time, its `mapping`.
 fn request_hmac(service: &Service, tenant_id: Uuid, uri: &Uri, headers: &HeaderMap, mapping: Option<&str>) -> [u8; 32] {
     let of = |name| headers.get(name).map_or(&b""[..], header::HeaderValue::as_bytes);
     let query = uri.query().unwrap_or_default().as_bytes();
     let encoding = of(header::CONTENT_ENCODING);
     let keyring = service.executors.store.keyring();
-    match mapping {
-        Some(mapping) => {
-            keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], mapping.as_bytes()])
-        }
-        None => {
-            let (media, length) = (of(header::CONTENT_TYPE), of(header::CONTENT_LENGTH));
-            keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], media, &[0], length])
-        }
+    if let Some(mapping) = mapping {
+        return keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], mapping.as_bytes()]);
     }
+    let (media, length) = (of(header::CONTENT_TYPE), of(header::CONTENT_LENGTH));
+    keyring.tenant_hmac(tenant_id, &[b"import", &[0], query, &[0], encoding, &[0], media, &[0], length])
 }
 
 /// Where a list's bytes come from.
