@@ -16,6 +16,9 @@ pub enum ReadError {
     /// A stored event is not of its form.
     #[error("the event at position {0} is not of its form")]
     Event(i64),
+    /// The events of a record cannot be folded.
+    #[error(transparent)]
+    Fold(#[from] projector::record::ApplyError),
     /// No connection was free in time.
     #[error("no connection of the pool was free in time")]
     Busy,

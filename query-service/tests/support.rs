@@ -8,8 +8,10 @@ use axum::Router;
 use event_store::Keyring;
 use migrations::testing::TestDatabase;
 use query_service::Service;
+use query_service::reads::ReadLog;
 use query_service::replicas::Replicas;
 use query_service::routes::router;
+use query_service::streams::Streams;
 use serde_json::Value;
 use service_kit::auth::ApiKey;
 use service_kit::http::{Limits, serve};
@@ -99,9 +101,11 @@ impl Stack {
         let replicas = Replicas::open(urls, fallback, 4, &shutdown).await.expect("URLs");
         let authenticator = replicas.authenticator();
         let keyring = Keyring::parse(KEY_FILE).expect("keys");
-        let router =
-            router(Arc::new(Service { replicas: Arc::clone(&replicas), keyring }), authenticator, Router::new())
-                .expect("a router");
+        let reads = ReadLog::open(Some(&database.url_for("prospectus_reads"))).expect("a URL");
+        let (streams, ending) = (Streams::default(), shutdown.clone());
+        let service =
+            Service { replicas: Arc::clone(&replicas), keyring, authenticator, reads, streams, shutdown: ending };
+        let router = router(Arc::new(service), Router::new()).expect("a router");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));

@@ -406,4 +406,16 @@ impl CompanyEvent {
             _ => None,
         }
     }
+
+    /// For a history: the import that led to it or was taken back by it, and its row, where it is a single one's.
+    pub fn traced_to(&self) -> Option<(Uuid, Option<u64>)> {
+        match self {
+            Self::CompanyRegistered(registered) => {
+                registered.said.as_ref().map(|said| (said.import_id, Some(said.row)))
+            }
+            Self::CompanyImported(imported) => Some((imported.said.import_id, Some(imported.said.row))),
+            Self::CompanyImportUndone(undone) => Some((undone.import_id, None)),
+            event => event.import_id().map(|import_id| (import_id, None)),
+        }
+    }
 }
