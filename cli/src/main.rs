@@ -3,6 +3,8 @@
 //!
 //! To add a command: a file with its `Args` and its `run`, a variant here, a line in `run`.
 
+mod api;
+mod audit;
 mod domains;
 mod import;
 mod integrity;
@@ -46,6 +48,8 @@ enum Command {
     Status(status::Args),
     Integrity(integrity::Args),
     #[command(subcommand)]
+    Audit(audit::Command),
+    #[command(subcommand)]
     Domains(domains::Command),
     Import(Box<import::Args>),
     #[command(subcommand)]
@@ -71,6 +75,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::SqlRoles(command) => sql_roles::run(command, &primary()?).await,
         Command::Status(args) => status::run(args, &primary()?).await,
         Command::Integrity(args) => integrity::run(args, &primary()?).await,
+        Command::Audit(command) => audit::run(command, cli.json).await,
         Command::Domains(command) => Ok(domains::run(command)),
         Command::Import(args) => import::run(args).await,
         Command::Log(command) => log::run(command, &primary()?).await,
