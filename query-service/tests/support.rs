@@ -15,6 +15,7 @@ use query_service::streams::Streams;
 use serde_json::Value;
 use service_kit::auth::ApiKey;
 use service_kit::http::{Limits, serve};
+use service_kit::postgres::Database;
 use service_kit::shutdown::{Shutdown, ShutdownTrigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,7 +43,7 @@ pub struct Stack {
     pub reader: String,
     /// An admin of the other tenant.
     pub other_key: String,
-    _trigger: ShutdownTrigger,
+    pub trigger: ShutdownTrigger,
 }
 
 #[derive(Debug)]
@@ -110,12 +111,17 @@ impl Stack {
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));
         let [key, reader, other_key] = keys.try_into().expect("three keys");
-        Self { database, client, watcher, replicas, address, key, reader, other_key, _trigger: trigger }
+        Self { database, client, watcher, replicas, address, key, reader, other_key, trigger }
     }
 
     /// A connection of a service's role.
     pub async fn role(&self, role: &str) -> tokio_postgres::Client {
         self.database.client_for(role).await
+    }
+
+    /// The database as a service's role sees it.
+    pub fn database(&self, role: &str) -> Database {
+        Database::parse(&self.database.url_for(role), "query-service tests").expect("a good URL")
     }
 
     pub async fn sql(&self, sql: &str) {

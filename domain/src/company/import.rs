@@ -14,7 +14,7 @@ use crate::provenance::{Conflict, ConflictRule, Said, Verdict, attribute_field};
 use crate::record::{Context, Record as _};
 use crate::review::ReviewReason;
 use crate::status::Status;
-use crate::undo::{self, Part, Undo};
+use crate::undo::{self, Part, Traced, Undo};
 use crate::value::social_media::NewSocialMedia;
 use crate::value::{AttributesPatch, Domain, DomainOfHost, ExternalRef, SocialMedia};
 
@@ -407,15 +407,13 @@ impl CompanyEvent {
         }
     }
 
-    /// For a history: the import that led to it or was taken back by it, and its row, where it is a single one's.
-    pub fn traced_to(&self) -> Option<(Uuid, Option<u64>)> {
+    /// The import that led to it or was taken back by it, for its history.
+    pub fn traced_to(&self) -> Option<Traced> {
         match self {
-            Self::CompanyRegistered(registered) => {
-                registered.said.as_ref().map(|said| (said.import_id, Some(said.row)))
-            }
-            Self::CompanyImported(imported) => Some((imported.said.import_id, Some(imported.said.row))),
-            Self::CompanyImportUndone(undone) => Some((undone.import_id, None)),
-            event => event.import_id().map(|import_id| (import_id, None)),
+            Self::CompanyRegistered(registered) => registered.said.as_ref().map(Traced::to_row),
+            Self::CompanyImported(imported) => Some(Traced::to_row(&imported.said)),
+            Self::CompanyImportUndone(undone) => Some(Traced::to_undoing(undone.import_id)),
+            event => event.import_id().map(Traced::to_import),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::provenance::{Conflict, ConflictRule, Provenance, Said, Verdict, attri
 use crate::record::Record as _;
 use crate::review::{CompanyHint, ReviewReason};
 use crate::status::Status;
-use crate::undo::{self, Part, Undo};
+use crate::undo::{self, Part, Traced, Undo};
 use crate::value::{AttributesPatch, ExternalRef};
 
 /// What one row says about a person. `Debug` shows nothing personal.
@@ -425,15 +425,13 @@ impl ProspectEvent {
         }
     }
 
-    /// For a history: the import that led to it or was taken back by it, and its row, where it is a single one's.
-    pub fn traced_to(&self) -> Option<(Uuid, Option<u64>)> {
+    /// The import that led to it or was taken back by it, for its history.
+    pub fn traced_to(&self) -> Option<Traced> {
         match self {
-            Self::ProspectRegistered(registered) => {
-                registered.said.as_ref().map(|said| (said.import_id, Some(said.row)))
-            }
-            Self::ProspectImported(imported) => Some((imported.said.import_id, Some(imported.said.row))),
-            Self::ProspectImportUndone(undone) => Some((undone.import_id, None)),
-            event => event.import_id().map(|import_id| (import_id, None)),
+            Self::ProspectRegistered(registered) => registered.said.as_ref().map(Traced::to_row),
+            Self::ProspectImported(imported) => Some(Traced::to_row(&imported.said)),
+            Self::ProspectImportUndone(undone) => Some(Traced::to_undoing(undone.import_id)),
+            event => event.import_id().map(Traced::to_import),
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::{Object, Transaction};
+use domain::Traced;
 use event_store::StoredEvent;
 use event_store::json_text::JsonText;
 use event_store::keyring::Keyring;
@@ -82,7 +83,7 @@ struct Item<'a> {
 /// An event on its way to the page.
 struct Found {
     event: StoredEvent,
-    traced_to: Option<(Uuid, Option<u64>)>,
+    traced_to: Option<Traced>,
     changes: Vec<Change>,
 }
 
@@ -168,19 +169,20 @@ impl<R: Past> HistoryOf<'_, R> {
     }
 
     async fn shown(&self, transaction: &Transaction<'_>, page: Collected) -> Result<Page, ReadError> {
-        let imports: Vec<Uuid> = page.found.iter().filter_map(|found| Some(found.traced_to?.0)).collect();
-        let imports = openings(transaction, self.tenant, imports).await?;
+        let imports: Vec<Uuid> = page.found.iter().filter_map(|found| Some(found.traced_to?.import_id)).collect();
+        let imports = askings(transaction, self.tenant, imports).await?;
         let mut shown = Page { next: None, items: Vec::with_capacity(page.found.len()), shown: Vec::new() };
         for found in &page.found {
             let event = &found.event;
             let mut beside: Beside = serde_json::from_str(&event.metadata).unwrap_or_default();
-            // Who sent a list, and from where, stands beside the import's own first event.
+            // Who sent a list or wanted it taken back, and from where, stands beside the import's own events.
             let by_import = beside.actor.as_deref().is_some_and(|actor| actor.starts_with("import:"));
-            let opening = found.traced_to.filter(|_| by_import).and_then(|(import_id, _)| imports.get(&import_id));
-            if let Some(opening) = opening {
-                beside.client_address = beside.client_address.or_else(|| opening.client_address.clone());
+            let asked = found.traced_to.filter(|_| by_import);
+            let asked = asked.and_then(|traced| imports.get(&(traced.import_id, traced.undone)));
+            if let Some(asked) = asked {
+                beside.client_address = beside.client_address.or_else(|| asked.client_address.clone());
             }
-            let sender = opening.unwrap_or(&beside).actor.as_deref();
+            let sender = asked.unwrap_or(&beside).actor.as_deref();
             let item = Item {
                 position: event.position,
                 sequence: event.sequence,
@@ -190,8 +192,8 @@ impl<R: Past> HistoryOf<'_, R> {
                 recorded_at: instant_text(event.recorded_at),
                 key: sender.and_then(|actor| actor.strip_prefix("key:")),
                 beside: &beside,
-                import_id: found.traced_to.map(|(import_id, _)| import_id),
-                row: found.traced_to.and_then(|(_, row)| row),
+                import_id: found.traced_to.map(|traced| traced.import_id),
+                row: found.traced_to.and_then(|traced| traced.row),
                 changes: &found.changes,
             };
             let mut json = Vec::with_capacity(512);
@@ -206,16 +208,17 @@ impl<R: Past> HistoryOf<'_, R> {
     }
 }
 
-/// What stands beside the first events of these imports.
-async fn openings(
+/// What stands beside the events by which somebody sent these lists (false) or wanted them taken back (true).
+async fn askings(
     transaction: &Transaction<'_>,
     tenant: Uuid,
     mut imports: Vec<Uuid>,
-) -> Result<HashMap<Uuid, Beside>, ReadError> {
-    const SQL: &str = "-- query_service::past::history::openings
-        SELECT e.aggregate_id, e.metadata FROM log.events AS e
-        WHERE e.tenant_id = $1 /* tenant */ AND e.aggregate_id = ANY($2 /* imports */) AND e.sequence = 1
-          AND e.aggregate_type = 'import'";
+) -> Result<HashMap<(Uuid, bool), Beside>, ReadError> {
+    const SQL: &str = "-- query_service::past::history::askings
+        SELECT e.aggregate_id, e.event_type = 'ImportUndoRequested', e.metadata FROM log.events AS e
+        WHERE e.tenant_id = $1 /* tenant */ AND e.aggregate_id = ANY($2 /* imports */) AND e.aggregate_type = 'import'
+          AND (e.sequence = 1 OR e.event_type = 'ImportUndoRequested')
+        ORDER BY e.position";
     imports.sort_unstable();
     imports.dedup();
     if imports.is_empty() {
@@ -223,10 +226,10 @@ async fn openings(
     }
     let statement = transaction.prepare_cached(SQL).await?;
     let rows = transaction.query(&statement, &[&tenant, &imports]).await?;
-    let mut openings = HashMap::with_capacity(rows.len());
+    let mut askings = HashMap::with_capacity(rows.len());
     for row in rows {
-        let JsonText(metadata) = row.try_get(1)?;
-        openings.insert(row.try_get(0)?, serde_json::from_str(metadata).unwrap_or_default());
+        let JsonText(metadata) = row.try_get(2)?;
+        askings.insert((row.try_get(0)?, row.try_get(1)?), serde_json::from_str(metadata).unwrap_or_default());
     }
-    Ok(openings)
+    Ok(askings)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use domain::{Company, CompanyEvent, Prospect, ProspectEvent, RecordEvent as _, Status};
+use domain::{Company, CompanyEvent, Prospect, ProspectEvent, RecordEvent as _, Status, Traced};
 use projector::columns::{Cell, Columns};
 use projector::record::{Folded, Place, Shown};
 use projector::rows;
@@ -24,8 +24,8 @@ pub(crate) trait Past: Shown {
     fn others(&self) -> Vec<Uuid>;
     /// The company that it is shown with, whatever became of that.
     fn company(&self) -> Option<Uuid>;
-    /// The import that led to an event or was taken back by it, and its row.
-    fn traced_to(event: &Self::Event) -> Option<(Uuid, Option<u64>)>;
+    /// The import that led to an event or was taken back by it.
+    fn traced_to(event: &Self::Event) -> Option<Traced>;
     /// Whether an event says something of a person.
     fn is_personal(event: &mut Self::Event) -> bool;
     /// Whether the person was erased, now.
@@ -57,7 +57,7 @@ impl Past for Company {
         None
     }
 
-    fn traced_to(event: &CompanyEvent) -> Option<(Uuid, Option<u64>)> {
+    fn traced_to(event: &CompanyEvent) -> Option<Traced> {
         event.traced_to()
     }
 
@@ -91,7 +91,7 @@ impl Past for Prospect {
         self.company_id
     }
 
-    fn traced_to(event: &ProspectEvent) -> Option<(Uuid, Option<u64>)> {
+    fn traced_to(event: &ProspectEvent) -> Option<Traced> {
         event.traced_to()
     }
 
