@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod fanout;
 mod foreign;
+mod history;
 mod http;
 mod import;
 mod load;
@@ -66,6 +67,8 @@ enum Group {
     Read,
     /// Appending while a foreign transaction keeps its snapshot.
     Foreign,
+    /// A record's history, and the whole feed as a stream.
+    History,
     /// Lists of customers, new and again.
     Import,
 }
@@ -97,6 +100,9 @@ async fn main() -> anyhow::Result<()> {
         if wanted(Group::Read) {
             read::round(&stack, length, &mut results).await?;
         }
+    }
+    if wanted(Group::History) {
+        history::run(&stack, length, &mut results).await?;
     }
     // After the others, whose tables stay as small as they were.
     if wanted(Group::Fanout) {

@@ -30,6 +30,8 @@ const ASKED: &[(&str, Asked)] = &[
     ("visible.p99", Asked::Under(50.0)),
     ("visible.fanout_p99", Asked::Under(1_000.0)),
     ("read.http", Asked::AtLeast(0.3, "limit.select")),
+    ("history.1000_events", Asked::Under(10.0)),
+    ("history.feed_memory", Asked::Under(64.0)),
     ("import.log", Asked::AtLeast(0.8, "limit.import_insert")),
     ("import.again", Asked::AtLeast(1.0, "import.log")),
     ("import.visible", Asked::AtLeast(0.3, "limit.import_insert")),
