@@ -1,4 +1,4 @@
-//! Reads over HTTP, from PostgreSQL replicas. Never writes.
+//! Reads over HTTP, from PostgreSQL replicas. Writes nothing but, for tenants that ask for it, who read what ([`reads`]).
 //!
 //! The way of a read: a route ([`routes`]) parses its request once, into a question; [`replicas`] chooses a server; the question is
 //! asked in one transaction that is bound to the tenant (row-level security holds there too), and the same snapshot says which
