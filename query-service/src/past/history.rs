@@ -122,6 +122,17 @@ impl<R: Past> Question for HistoryOf<'_, R> {
     }
 }
 
+/// What a page needs of an event.
+fn without_payload(event: &StoredEvent) -> StoredEvent {
+    StoredEvent {
+        aggregate_type: String::new(),
+        event_type: event.event_type.clone(),
+        payload: String::new(),
+        metadata: event.metadata.clone(),
+        ..*event
+    }
+}
+
 /// The events of a page, and whether there are more.
 #[derive(Default)]
 struct Collected {
@@ -161,7 +172,7 @@ impl<R: Past> HistoryOf<'_, R> {
             }
             // What a change holds is in the payload, or was in an earlier one: twice as much is a fair guess of what it takes.
             page.bytes += event.metadata.len() + 2 * event.payload.len() + 256;
-            page.found.push(Found { event: event.clone(), traced_to: R::traced_to(read), changes });
+            page.found.push(Found { event: without_payload(event), traced_to: R::traced_to(read), changes });
             cells.insert(event.aggregate_id, after);
         })
         .await?;

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use domain::{Company, CompanyEvent, Prospect, ProspectEvent, RecordEvent as _, Status, Traced};
-use projector::columns::{Cell, Columns};
+use projector::columns::{Cell, Columns, Kind};
 use projector::record::{Folded, Place, Shown};
 use projector::rows;
 use uuid::Uuid;
@@ -16,9 +16,9 @@ pub(crate) trait Past: Shown {
     const PATH: &'static str;
     /// Its members, as the current record shows them.
     const COLUMNS: &'static [Column];
-    /// Whether it is what it is found as in the read tables. `company_id` of a prospect is not among its own cells.
+    /// What its row in the read tables would hold for [`Self::COLUMNS`], as far as that is the record's own.
     fn cells(place: Place, record: &Folded<Self>) -> Vec<Cell>;
-    /// For each of [`Self::COLUMNS`], where its cell is; none for what follows from another record.
+    /// For each of [`Self::COLUMNS`], where its cell is; none for what follows from another record: the company of a prospect.
     fn places() -> &'static [Option<usize>];
     /// The records whose history belongs to this one's.
     fn others(&self) -> Vec<Uuid>;
@@ -37,7 +37,8 @@ impl Past for Company {
     const COLUMNS: &'static [Column] = COMPANY;
 
     fn cells(place: Place, record: &Folded<Self>) -> Vec<Cell> {
-        rows::company(place, record)
+        static SHOWN: LazyLock<Vec<(&str, Kind)>> = LazyLock::new(|| shown(COMPANY, rows::COMPANIES));
+        rows::company_columns(place, record, &SHOWN)
     }
 
     fn places() -> &'static [Option<usize>] {
@@ -75,7 +76,8 @@ impl Past for Prospect {
     const COLUMNS: &'static [Column] = PROSPECT;
 
     fn cells(place: Place, record: &Folded<Self>) -> Vec<Cell> {
-        rows::prospect(place, record)
+        static SHOWN: LazyLock<Vec<(&str, Kind)>> = LazyLock::new(|| shown(PROSPECT, rows::PROSPECTS));
+        rows::prospect_columns(place, record, &SHOWN)
     }
 
     fn places() -> &'static [Option<usize>] {
@@ -104,8 +106,14 @@ impl Past for Prospect {
     }
 }
 
-fn places(shown: &[Column], cells: Columns) -> Vec<Option<usize>> {
-    shown.iter().map(|column| cells.iter().position(|(name, _)| *name == column.sql)).collect()
+/// The columns of a row that are members of the record.
+fn shown(members: &[Column], row: Columns) -> Vec<(&'static str, Kind)> {
+    row.iter().filter(|(name, _)| members.iter().any(|member| member.sql == *name)).copied().collect()
+}
+
+fn places(members: &[Column], row: Columns) -> Vec<Option<usize>> {
+    let shown = shown(members, row);
+    members.iter().map(|member| shown.iter().position(|(name, _)| *name == member.sql)).collect()
 }
 
 #[cfg(test)]
