@@ -61,6 +61,21 @@ impl Connection {
         self.send(request.body(Full::new(body.into()))?, StatusCode::OK).await
     }
 
+    /// Sends lines of commands; every one must be carried out.
+    ///
+    /// # Errors
+    /// If any of them is refused.
+    pub async fn batch(&mut self, lines: String) -> anyhow::Result<()> {
+        let request = self.request(Method::POST, "/v1/batch").header("content-type", "application/x-ndjson");
+        let answer = self.send(request.body(Full::new(lines.into()))?, StatusCode::OK).await?;
+        let refused = answer
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .find(|line| serde_json::from_slice::<Value>(line).map_or(true, |line| line["status"] != 201));
+        ensure!(refused.is_none(), "{}", String::from_utf8_lossy(refused.unwrap_or_default()));
+        Ok(())
+    }
+
     /// Reads.
     ///
     /// # Errors
@@ -68,6 +83,24 @@ impl Connection {
     pub async fn get(&mut self, path: &str) -> anyhow::Result<Bytes> {
         let request = self.request(Method::GET, path);
         self.send(request.body(Full::default())?, StatusCode::OK).await
+    }
+
+    /// Reads a stream to its end, holding nothing of it; gives its lines.
+    ///
+    /// # Errors
+    /// If it is refused or breaks off.
+    pub async fn count_lines(&mut self, path: &str) -> anyhow::Result<u64> {
+        let request = self.request(Method::GET, path).header("accept", "application/x-ndjson");
+        self.sender.ready().await?;
+        let mut answer = self.sender.send_request(request.body(Full::default())?).await?;
+        ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
+        let mut lines = 0;
+        while let Some(frame) = answer.body_mut().frame().await {
+            let frame = frame?;
+            let bytes = frame.data_ref().map_or(&[][..], |data| data);
+            lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        }
+        Ok(lines)
     }
 
     /// Waits until what is read includes a position.

@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod fanout;
 mod foreign;
+mod history;
 mod http;
 mod import;
 mod load;
@@ -69,6 +70,8 @@ enum Group {
     Foreign,
     /// Verifying a whole sealed log.
     Audit,
+    /// A record's history, and the whole feed as a stream.
+    History,
     /// Lists of customers, new and again.
     Import,
 }
@@ -100,6 +103,9 @@ async fn main() -> anyhow::Result<()> {
         if wanted(Group::Read) {
             read::round(&stack, length, &mut results).await?;
         }
+    }
+    if wanted(Group::History) {
+        history::run(&stack, length, &mut results).await?;
     }
     // After the others, whose tables stay as small as they were.
     if wanted(Group::Fanout) {

@@ -31,6 +31,8 @@ const ASKED: &[(&str, Asked)] = &[
     ("visible.fanout_p99", Asked::Under(1_000.0)),
     ("read.http", Asked::AtLeast(0.3, "limit.select")),
     ("audit.verify", Asked::AtLeast(0.5, "limit.copy_log")),
+    ("history.1000_events", Asked::Under(10.0)),
+    ("history.feed_memory", Asked::Under(64.0)),
     ("import.log", Asked::AtLeast(0.8, "limit.import_insert")),
     ("import.again", Asked::AtLeast(1.0, "import.log")),
     ("import.visible", Asked::AtLeast(0.3, "limit.import_insert")),

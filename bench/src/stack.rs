@@ -138,6 +138,14 @@ impl BenchStack {
         Ok(())
     }
 
+    /// Resident memory of a service, now, in MiB.
+    ///
+    /// # Errors
+    /// If the process cannot be looked at.
+    pub fn resident_mib(&self, part: &str) -> anyhow::Result<f64> {
+        self.memory_mib(part, "VmRSS:")
+    }
+
     /// Has a service's greatest resident memory counted from now on.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! `prospectus import`: sends a list to the command service and shows what becomes of it; looks at earlier ones and takes them back;
 //! copies a legacy table and follows it.
 
-mod api;
 mod follow;
 mod report;
 mod upload;
@@ -14,8 +13,8 @@ use http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::api::{Api, CommandService};
 use crate::output::Output;
-use api::Api;
 
 /// Imports a list of companies and prospects, a line each.
 ///
@@ -53,7 +52,7 @@ pub struct Args {
     #[command(flatten)]
     follow: follow::Args,
     #[command(flatten)]
-    service: api::Service,
+    service: CommandService,
 }
 
 /// Runs the command.
@@ -61,7 +60,7 @@ pub struct Args {
 /// # Errors
 /// If the list cannot be read, the service refuses it, or cannot be reached.
 pub async fn run(args: &Args) -> anyhow::Result<Output> {
-    let api = Api::new(&args.service)?;
+    let api = Api::of_commands(&args.service)?;
     if let Some(file) = &args.file {
         return send(&api, args, file).await;
     }

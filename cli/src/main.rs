@@ -3,6 +3,7 @@
 //!
 //! To add a command: a file with its `Args` and its `run`, a variant here, a line in `run`.
 
+mod api;
 mod audit;
 mod domains;
 mod import;
@@ -47,12 +48,12 @@ enum Command {
     Status(status::Args),
     Integrity(integrity::Args),
     #[command(subcommand)]
+    Audit(audit::Command),
+    #[command(subcommand)]
     Domains(domains::Command),
     Import(Box<import::Args>),
     #[command(subcommand)]
     Log(log::Command),
-    #[command(subcommand)]
-    Audit(audit::Command),
 }
 
 #[tokio::main]
@@ -74,9 +75,9 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::SqlRoles(command) => sql_roles::run(command, &primary()?).await,
         Command::Status(args) => status::run(args, &primary()?).await,
         Command::Integrity(args) => integrity::run(args, &primary()?).await,
+        Command::Audit(command) => audit::run(command, cli.json, primary).await,
         Command::Domains(command) => Ok(domains::run(command)),
         Command::Import(args) => import::run(args).await,
         Command::Log(command) => log::run(command, &primary()?).await,
-        Command::Audit(command) => audit::run(command, primary).await,
     }
 }

@@ -20,9 +20,26 @@ pub enum Command {
         #[arg(long)]
         if_missing: bool,
     },
+    /// Changes what a tenant asks for.
+    #[command(after_help = "Example:\n  prospectus tenants set acme --audit-reads on")]
+    Set {
+        /// Its name.
+        name: String,
+        /// Whether it is noted who reads which of its records. Then nothing is shown that could not be noted. Services know within 5
+        /// seconds. `GET /v1/reads` lists the notes.
+        #[arg(long, value_enum)]
+        audit_reads: Switch,
+    },
     /// Lists the tenants.
     #[command(after_help = "Example:\n  prospectus tenants list --json")]
     List,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 /// Runs the command.
@@ -32,8 +49,22 @@ pub enum Command {
 pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
     match command {
         Command::Create { name, if_missing } => create(name, *if_missing, primary).await,
+        Command::Set { name, audit_reads } => set(name, *audit_reads == Switch::On, primary).await,
         Command::List => list(primary).await,
     }
+}
+
+async fn set(name: &str, audit_reads: bool, primary: &Primary) -> anyhow::Result<Output> {
+    const SQL: &str = "-- cli::tenants::set
+        UPDATE access.tenants SET audit_reads = $2 /* wanted */ WHERE tenant_id = $1 /* tenant */";
+    let client = primary.connect_migrated().await?;
+    let id = tenant_id(&client, name).await?;
+    client.execute(SQL, &[&id, &audit_reads]).await?;
+    let said = if audit_reads { "it is noted who reads its records" } else { "nobody notes who reads its records" };
+    Ok(Output::new(
+        json!({"tenant_id": id, "name": name, "audit_reads": audit_reads}),
+        format!("tenant {name}: {said}; services know within 5 seconds\n"),
+    ))
 }
 
 async fn create(name: &str, if_missing: bool, primary: &Primary) -> anyhow::Result<Output> {
@@ -61,7 +92,8 @@ async fn list(primary: &Primary) -> anyhow::Result<Output> {
     const SQL: &str = "-- cli::tenants::list
         SELECT t.name, t.tenant_id,
                to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-               (SELECT count(*) FROM access.api_keys AS k WHERE k.tenant_id = t.tenant_id AND k.revoked_at IS NULL)
+               (SELECT count(*) FROM access.api_keys AS k WHERE k.tenant_id = t.tenant_id AND k.revoked_at IS NULL),
+               t.audit_reads
         FROM access.tenants AS t ORDER BY t.name";
     let rows = primary.connect_migrated().await?.query(SQL, &[]).await?;
     let rows: Vec<Vec<Value>> = rows
@@ -72,8 +104,9 @@ async fn list(primary: &Primary) -> anyhow::Result<Output> {
                 row.get::<_, Uuid>(1).to_string().into(),
                 row.get::<_, &str>(2).into(),
                 row.get::<_, i64>(3).into(),
+                row.get::<_, bool>(4).into(),
             ]
         })
         .collect();
-    Ok(Output::rows(&["name", "tenant_id", "created_at", "keys"], &rows))
+    Ok(Output::rows(&["name", "tenant_id", "created_at", "keys", "audit_reads"], &rows))
 }

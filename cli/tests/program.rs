@@ -70,6 +70,7 @@ fn every_command_has_an_example_in_its_help() {
         "integrity",
         "domains explain",
         "import",
+        "audit history",
         "audit verify",
         "audit prove",
         "audit check",

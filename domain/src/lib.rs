@@ -34,4 +34,4 @@ pub use prospect::{Prospect, ProspectCommand, ProspectError, ProspectEvent};
 pub use provenance::{Conflict, ConflictRule, Said};
 pub use record::{Context, Record, RecordEvent, StoredEventError};
 pub use status::Status;
-pub use undo::Undo;
+pub use undo::{Traced, Undo};

@@ -2,6 +2,34 @@
 
 use uuid::Uuid;
 
+/// Which import an event is of, for those who read its record's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traced {
+    /// The import.
+    pub import_id: Uuid,
+    /// The row, where a single one led to the event.
+    pub row: Option<u64>,
+    /// Whether the event takes the import back.
+    pub undone: bool,
+}
+
+impl Traced {
+    /// Of a row.
+    pub(crate) fn to_row(said: &crate::provenance::Said) -> Self {
+        Self { import_id: said.import_id, row: Some(said.row), undone: false }
+    }
+
+    /// Of an import as a whole.
+    pub(crate) fn to_import(import_id: Uuid) -> Self {
+        Self { import_id, row: None, undone: false }
+    }
+
+    /// Takes an import back.
+    pub(crate) fn to_undoing(import_id: Uuid) -> Self {
+        Self { import_id, row: None, undone: true }
+    }
+}
+
 /// How an import can be taken back from a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Undo<E> {

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "duplicates", sql: include_str!("../sql/0005_duplicates.sql") },
     Migration { version: 6, name: "imports", sql: include_str!("../sql/0006_imports.sql") },
     Migration { version: 7, name: "proofs", sql: include_str!("../sql/0007_proofs.sql") },
+    Migration { version: 8, name: "reads", sql: include_str!("../sql/0008_reads.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.

@@ -21,6 +21,7 @@ const LOGIN_ROLES: &[&str] = &[
     "prospectus_sealer",
     "prospectus_verifier",
     "prospectus_operator",
+    "prospectus_reads",
 ];
 
 /// A migrated database of one test, dropped with this value.

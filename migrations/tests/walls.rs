@@ -12,6 +12,7 @@ const SERVICE_ROLES: &[&str] = &[
     "prospectus_sealer",
     "prospectus_verifier",
     "prospectus_operator",
+    "prospectus_reads",
 ];
 
 const TENANT: &str = "'00000000-0000-7000-8000-000000000001'";
@@ -49,6 +50,10 @@ async fn no_service_role_can_change_or_remove_an_event_or_a_persons_key() {
             "DELETE FROM log.events",
             "TRUNCATE log.events",
             "TRUNCATE log.events CASCADE",
+            "UPDATE log.reads SET record_ids = '{}'",
+            "DELETE FROM log.reads",
+            "TRUNCATE log.reads",
+            "INSERT INTO log.reads SELECT * FROM log.reads",
             "UPDATE log.person_keys SET wrapped_key = NULL",
             "DELETE FROM log.person_keys",
             "ALTER TABLE log.events DISABLE ROW LEVEL SECURITY",

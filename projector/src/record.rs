@@ -129,25 +129,36 @@ pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &Per
         return Err(ApplyError::Sequence { position: event.position, sequence: event.sequence, version });
     }
     let read: R::Event = keys.read(event)?;
-    let record = records.entry(place).or_insert_with(|| Folded {
-        state: R::default(),
-        version: 0,
-        position: 0,
-        created_at: event.recorded_at,
-        updated_at: event.recorded_at,
-        deleted_at: None,
-        review_since: None,
-        added_at: BTreeMap::new(),
-    });
-    record.state.evolve(&read);
-    record.version = event.sequence;
-    record.position = event.position;
-    record.updated_at = event.recorded_at;
-    record.added_at.extend(R::added(&read).into_iter().map(|id| (id, event.recorded_at)));
-    record.review_since = record.state.in_review().then(|| record.review_since.unwrap_or(event.recorded_at));
-    record.deleted_at = match record.state.status() {
-        Status::Deleted => record.deleted_at.or(Some(event.recorded_at)),
-        Status::Live | Status::Merged { .. } | Status::Unregistered => None,
-    };
+    records.entry(place).or_insert_with(|| Folded::before(event)).evolve(event, &read);
     Ok(())
+}
+
+impl<R: Shown> Folded<R> {
+    /// A record before its first event, which this is.
+    pub fn before(first: &StoredEvent) -> Self {
+        Self {
+            state: R::default(),
+            version: 0,
+            position: 0,
+            created_at: first.recorded_at,
+            updated_at: first.recorded_at,
+            deleted_at: None,
+            review_since: None,
+            added_at: BTreeMap::new(),
+        }
+    }
+
+    /// The record after its next event, given as it is stored and as it was read.
+    pub fn evolve(&mut self, event: &StoredEvent, read: &R::Event) {
+        self.state.evolve(read);
+        self.version = event.sequence;
+        self.position = event.position;
+        self.updated_at = event.recorded_at;
+        self.added_at.extend(R::added(read).into_iter().map(|id| (id, event.recorded_at)));
+        self.review_since = self.state.in_review().then(|| self.review_since.unwrap_or(event.recorded_at));
+        self.deleted_at = match self.state.status() {
+            Status::Deleted => self.deleted_at.or(Some(event.recorded_at)),
+            Status::Live | Status::Merged { .. } | Status::Unregistered => None,
+        };
+    }
 }

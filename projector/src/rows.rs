@@ -126,7 +126,12 @@ pub const DENORMALISED: &[(&str, &str, Kind)] = &[
 ];
 
 /// The row of a company.
-pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
+pub fn company(place: Place, record: &Folded<Company>) -> Vec<Cell> {
+    company_columns(place, record, COMPANIES)
+}
+
+/// Some columns of a company's row: for those who show a record without the columns that are only sorted and compared by.
+pub fn company_columns((tenant, id): Place, record: &Folded<Company>, columns: Columns) -> Vec<Cell> {
     let company = &record.state;
     let profile = object(&company.profile);
     let social_media = company.social_media.iter().map(|entry| {
@@ -135,7 +140,7 @@ pub fn company((tenant, id): Place, record: &Folded<Company>) -> Vec<Cell> {
             "created_at": rfc3339(added), "updated_at": rfc3339(added)})
     });
     let social_media = Value::Array(social_media.collect());
-    let cells = COMPANIES.iter().map(|(column, kind)| match *column {
+    let cells = columns.iter().map(|(column, kind)| match *column {
         "tenant_id" => Cell::Uuid(Some(tenant)),
         "company_id" => Cell::Uuid(Some(id)),
         "version" => Cell::Number(Some(record.version)),
@@ -171,11 +176,16 @@ pub fn merged_company((tenant, id): Place, primary: Uuid) -> Vec<Cell> {
 }
 
 /// The prospect's own part of its row. `position` and `updated_at` are the prospect's; the row's are the later of both sides'.
-pub fn prospect((tenant, id): Place, record: &Folded<Prospect>) -> Vec<Cell> {
+pub fn prospect(place: Place, record: &Folded<Prospect>) -> Vec<Cell> {
+    prospect_columns(place, record, PROSPECTS)
+}
+
+/// Some columns of the prospect's own part of its row.
+pub fn prospect_columns((tenant, id): Place, record: &Folded<Prospect>, columns: Columns) -> Vec<Cell> {
     let prospect = &record.state;
     let hint = &prospect.personal.company_hint;
     let (open, personal) = (object(&prospect.profile), object(&prospect.personal.fields));
-    let cells = PROSPECTS.iter().map(|(column, kind)| match *column {
+    let cells = columns.iter().map(|(column, kind)| match *column {
         "tenant_id" => Cell::Uuid(Some(tenant)),
         "row_id" | "prospect_id" => Cell::Uuid(Some(id)),
         "position" | "prospect_position" => Cell::Number(Some(record.position)),

@@ -21,6 +21,10 @@ pub struct Config {
     /// The primary, as role `prospectus_query`: read from only while no replica works. Without it such reads are answered 503.
     #[arg(long, env = "PROSPECTUS_FALLBACK_DATABASE_URL", hide_env_values = true)]
     pub fallback_database_url: Option<Secret>,
+    /// The primary, as role `prospectus_reads`: where it is noted who read what, for tenants that ask for it. Without it their reads are
+    /// answered 503.
+    #[arg(long, env = "PROSPECTUS_READS_DATABASE_URL", hide_env_values = true)]
+    pub reads_database_url: Option<Secret>,
     /// The keys that seal personal data.
     #[command(flatten)]
     pub keyring: KeyringArgs,

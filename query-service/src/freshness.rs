@@ -76,6 +76,17 @@ impl Wanted {
         wanted
     }
 
+    /// The position after which a stream of events goes on, and its epoch where the client names it: `Last-Event-ID`. What is none is
+    /// noted with the parameters.
+    pub(crate) fn last_event(headers: &HeaderMap, parameters: &mut Parameters) -> Option<Self> {
+        let value = headers.get("last-event-id")?;
+        let Some((epoch, position)) = value.to_str().ok().and_then(parse_position) else {
+            parameters.note_value("Last-Event-ID", "must be the id of an event of this feed, such as 4711");
+            return None;
+        };
+        Some(Self { position, epoch, wait: WAIT_DEFAULT })
+    }
+
     /// Passes if the wanted position is of this log's past: for a client that named an epoch. An epoch newer than all that this
     /// server knows may still be on its way, and passes too until the position is reached.
     pub(crate) async fn check_epoch(

@@ -1,4 +1,4 @@
-//! Reads over HTTP, from PostgreSQL replicas. Never writes.
+//! Reads over HTTP, from PostgreSQL replicas. Writes nothing but, for tenants that ask for it, who read what ([`reads`]).
 //!
 //! The way of a read: a route ([`routes`]) parses its request once, into a question; [`replicas`] chooses a server; the question is
 //! asked in one transaction that is bound to the tenant (row-level security holds there too), and the same snapshot says which
@@ -14,26 +14,32 @@ mod duplicates;
 mod freshness;
 mod list;
 mod parameters;
+mod past;
 mod problems;
 mod read;
+pub mod reads;
 mod record;
 pub mod replicas;
 mod reviews;
 pub mod routes;
+pub mod streams;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use event_store::Keyring;
+use service_kit::auth::Authenticator;
 use service_kit::health::Health;
 use service_kit::http::{Limits, serve};
 use service_kit::postgres::Database;
-use service_kit::shutdown;
+use service_kit::shutdown::{self, Shutdown};
 use service_kit::telemetry;
 use tokio::net::TcpListener;
 
 use config::Config;
+use reads::ReadLog;
 use replicas::Replicas;
+use streams::Streams;
 
 /// What every handler has.
 #[derive(Debug)]
@@ -42,6 +48,14 @@ pub struct Service {
     pub replicas: Arc<Replicas>,
     /// What personal members of events are opened with.
     pub keyring: Keyring,
+    /// Whose keys count.
+    pub authenticator: Authenticator,
+    /// Where it is noted who reads what.
+    pub reads: ReadLog,
+    /// The feeds that are open.
+    pub streams: Streams,
+    /// When feeds end.
+    pub shutdown: Shutdown,
 }
 
 /// Runs the service until it is told to end.
@@ -57,8 +71,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     check_first(&urls, fallback, &keyring).await?;
     let replicas = Replicas::open(&urls, fallback, config.replica_connections.into(), &shutdown).await?;
     let health = health(&replicas).router(metrics, shutdown.clone());
+    let reads = ReadLog::open(config.reads_database_url.as_ref().map(service_kit::config::Secret::expose))?;
     let authenticator = replicas.authenticator();
-    let router = routes::router(Arc::new(Service { replicas, keyring }), authenticator, health)?;
+    let streams = Streams::default();
+    let service = Service { replicas, keyring, authenticator, reads, streams, shutdown: shutdown.clone() };
+    let router = routes::router(Arc::new(service), health)?;
     let listener = TcpListener::bind(config.common.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.common.listen))?;

@@ -19,6 +19,9 @@ pub enum ReadError {
     /// What the log is proven with is not of its form, or not all there.
     #[error("{0}")]
     Proof(String),
+    /// The events of a record cannot be folded.
+    #[error(transparent)]
+    Fold(#[from] projector::record::ApplyError),
     /// No connection was free in time.
     #[error("no connection of the pool was free in time")]
     Busy,

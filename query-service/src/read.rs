@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use futures_util::TryStreamExt as _;
 use service_kit::problem::Problem;
 use tokio::time::Instant;
@@ -83,6 +83,17 @@ impl State {
             position: queued.map_or(applied, |queued| applied.min(queued - 1)),
             epoch: row.try_get::<_, Option<String>>(2)?.unwrap_or_default(),
         })
+    }
+}
+
+impl State {
+    /// How far the log is, in this transaction's snapshot.
+    pub(crate) async fn of_log(transaction: &Transaction<'_>) -> Result<Self, tokio_postgres::Error> {
+        const SQL: &str = "-- query_service::read::State::of_log
+            SELECT h.position, h.epoch FROM log.head AS h";
+        let head = transaction.query_one(&transaction.prepare_cached(SQL).await?, &[]).await?;
+        let epoch = head.try_get::<_, Option<String>>(1)?.unwrap_or_default();
+        Ok(Self { generation: None, position: head.try_get(0)?, epoch })
     }
 }
 

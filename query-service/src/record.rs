@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use projector::columns::Cell;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Row;
@@ -202,6 +204,17 @@ fn write_value(out: &mut Vec<u8>, row: &Row, place: usize, kind: Kind) -> Result
 /// Appends a value as JSON.
 pub(crate) fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
     serde_json::to_writer(out, value).expect("texts, ids and numbers always serialise, and a Vec takes every write");
+}
+
+/// A cell of a record that was folded, as [`write_object`] shows the same column of a row.
+pub(crate) fn json_of(cell: &Cell) -> Value {
+    match cell {
+        Cell::Uuid(id) => id.map(|id| id.to_string()).into(),
+        Cell::Text(text) => text.clone().into(),
+        Cell::Number(number) => (*number).into(),
+        Cell::Time(instant) => instant.map(instant_text).into(),
+        Cell::Json(json) => json.clone(),
+    }
 }
 
 /// An instant as RFC 3339 in UTC.

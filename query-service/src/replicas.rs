@@ -188,6 +188,24 @@ impl Replicas {
 }
 
 impl Replicas {
+    /// The highest position of the log that a server that [`choose`](Self::choose) may give has.
+    pub(crate) fn reached_log(&self) -> i64 {
+        let reached = |replica: &Arc<Replica>| replica.is_healthy().then(|| replica.reached(Scope::Log));
+        let ordinary = self.ordinary.iter().filter_map(reached).max();
+        ordinary.or_else(|| self.fallback.iter().filter_map(reached).max()).unwrap_or(0)
+    }
+
+    /// Returns once the log is beyond a position on some server that works. Whoever waits here does not hurry the looks at the servers:
+    /// streams wait all the time.
+    pub(crate) async fn moved_past(&self, position: i64) {
+        let mut moved = self.moved.subscribe();
+        while self.reached_log() <= position {
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Returns once some server answers, or at the deadline.
     pub(crate) async fn wait_for_any(&self, deadline: Instant) {
         let answers = self.every().map(|replica| {

@@ -3,10 +3,12 @@
 mod companies;
 mod company_prospects;
 mod events;
+mod history;
 mod log;
 mod page;
 mod projections;
 mod prospects;
+mod reads;
 mod record;
 mod reviews;
 
@@ -19,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use service_kit::auth::{Authenticator, Principal, protect};
+use service_kit::auth::{Principal, protect};
 use service_kit::http::observe;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
@@ -34,6 +36,7 @@ use crate::Service;
 use crate::list::Resource;
 use crate::list::resource::{COMPANIES, COMPANY_PROSPECTS, PROSPECTS};
 use crate::read::State as SnapshotState;
+use crate::reads::note_shown;
 
 /// Items on a page where the request does not say.
 pub(crate) const LIMIT_DEFAULT: usize = 100;
@@ -46,25 +49,29 @@ pub(crate) const PAGE_BYTES_MAX: usize = 4 << 20;
 ///
 /// # Errors
 /// If the description of the endpoints cannot be written as JSON.
-pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Router) -> serde_json::Result<Router> {
+pub fn router(service: Arc<Service>, health: Router) -> serde_json::Result<Router> {
     let (reads, mut description) = OpenApiRouter::with_openapi(description())
         .routes(routes!(companies::get::get))
         .routes(routes!(companies::list::list))
         .routes(routes!(companies::duplicates::list))
+        .routes(routes!(history::of_company))
         .routes(routes!(prospects::get::get))
         .routes(routes!(prospects::list::list))
+        .routes(routes!(history::of_prospect))
         .routes(routes!(company_prospects::list))
         .routes(routes!(reviews::list))
         .routes(routes!(events::list))
         .routes(routes!(log::heads::list))
         .routes(routes!(log::inclusion::get))
         .routes(routes!(log::consistency::get))
+        .routes(routes!(reads::list))
         .routes(routes!(projections::list))
         .split_for_parts();
     for resource in [&COMPANIES, &PROSPECTS, &COMPANY_PROSPECTS] {
         describe_filters(&mut description, resource);
     }
-    let reads: Router = protect(reads, authenticator).with_state(service);
+    let reads = reads.route_layer(axum::middleware::from_fn_with_state(Arc::clone(&service), note_shown));
+    let reads: Router = protect(reads, service.authenticator.clone()).with_state(service);
     Ok(observe(reads.merge(health).merge(service_kit::docs::router(&description)?), "query-service"))
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{KEY_FILE, OTHER_TENANT, Stack, TENANT, id};
 
-async fn event(stack: &Stack, position: i64, tenant: &str, person: &str, payload: &str) {
+pub async fn event(stack: &Stack, position: i64, tenant: &str, person: &str, payload: &str) {
     stack
         .sql(&format!(
             "INSERT INTO log.events VALUES ({position}, '{tenant}', 'prospect', '{person}', {position}, '{}', 'ProspectRegistered', 1,

@@ -6,7 +6,6 @@ use event_store::proof::path::{includes, is_consistent};
 use event_store::proof::sealing::Sealing;
 use event_store::proof::{Hash, PublicKey, SealKeys, SignedHead};
 use serde_json::Value;
-use service_kit::postgres::Database;
 use time::OffsetDateTime;
 
 use crate::support::{Answer, OTHER_TENANT, Stack, TENANT};
@@ -27,7 +26,7 @@ async fn sealed() -> Stack {
     let seed = base64::engine::general_purpose::STANDARD.encode([9; 32]);
     let keys = SealKeys::parse(&format!("seal {seed}")).expect("a key");
     let feed =
-        Feed::open(&Database::parse(&stack.url_of("prospectus_sealer"), "tests").expect("a URL")).await.expect("a log");
+        Feed::open(&stack.database("prospectus_sealer")).await.expect("a log");
     let (mut sealing, _) = Sealing::resume(&feed, &keys, None).await.expect("it begins");
     for position in [3, 300, 600] {
         sealing.seal(&feed, &keys, position, OffsetDateTime::now_utc()).await.expect("sealed").expect("a head");

@@ -8,11 +8,14 @@ use axum::Router;
 use event_store::Keyring;
 use migrations::testing::TestDatabase;
 use query_service::Service;
+use query_service::reads::ReadLog;
 use query_service::replicas::Replicas;
 use query_service::routes::router;
+use query_service::streams::Streams;
 use serde_json::Value;
 use service_kit::auth::ApiKey;
 use service_kit::http::{Limits, serve};
+use service_kit::postgres::Database;
 use service_kit::shutdown::{Shutdown, ShutdownTrigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,7 +43,7 @@ pub struct Stack {
     pub reader: String,
     /// An admin of the other tenant.
     pub other_key: String,
-    _trigger: ShutdownTrigger,
+    pub trigger: ShutdownTrigger,
 }
 
 #[derive(Debug)]
@@ -99,14 +102,16 @@ impl Stack {
         let replicas = Replicas::open(urls, fallback, 4, &shutdown).await.expect("URLs");
         let authenticator = replicas.authenticator();
         let keyring = Keyring::parse(KEY_FILE).expect("keys");
-        let router =
-            router(Arc::new(Service { replicas: Arc::clone(&replicas), keyring }), authenticator, Router::new())
-                .expect("a router");
+        let reads = ReadLog::open(Some(&database.url_for("prospectus_reads"))).expect("a URL");
+        let (streams, ending) = (Streams::default(), shutdown.clone());
+        let service =
+            Service { replicas: Arc::clone(&replicas), keyring, authenticator, reads, streams, shutdown: ending };
+        let router = router(Arc::new(service), Router::new()).expect("a router");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(serve(router, listener, Limits::default(), shutdown));
         let [key, reader, other_key] = keys.try_into().expect("three keys");
-        Self { database, client, watcher, replicas, address, key, reader, other_key, _trigger: trigger }
+        Self { database, client, watcher, replicas, address, key, reader, other_key, trigger }
     }
 
     /// A connection of a service's role.
@@ -114,9 +119,9 @@ impl Stack {
         self.database.client_for(role).await
     }
 
-    /// A role's address of the database.
-    pub fn url_of(&self, role: &str) -> String {
-        self.database.url_for(role)
+    /// The database as a service's role sees it.
+    pub fn database(&self, role: &str) -> Database {
+        Database::parse(&self.database.url_for(role), "query-service tests").expect("a good URL")
     }
 
     pub async fn sql(&self, sql: &str) {

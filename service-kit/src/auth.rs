@@ -117,6 +117,8 @@ pub struct Principal {
     pub role: Role,
     /// The part of the key that may be logged; the actor in an event's metadata.
     pub key_prefix: Arc<str>,
+    /// Whether the tenant wants to know who reads its records.
+    pub audits_reads: bool,
 }
 
 impl Principal {
@@ -368,7 +370,8 @@ async fn find(database: &Pool, key: &ApiKey) -> anyhow::Result<Option<Principal>
     let statement = client
         .prepare_cached(
             "-- service_kit::auth::find
-             SELECT k.tenant_id, k.secret_sha256, k.role, k.revoked FROM access.find_api_key($1 /* prefix */) AS k",
+             SELECT k.tenant_id, k.secret_sha256, k.role, k.revoked, k.audits_reads
+             FROM access.find_principal($1 /* prefix */) AS k",
         )
         .await?;
     let Some(row) = client.query_opt(&statement, &[&key.prefix()]).await? else { return Ok(None) };
@@ -378,7 +381,8 @@ async fn find(database: &Pool, key: &ApiKey) -> anyhow::Result<Option<Principal>
         return Ok(None);
     }
     let Some(role) = Role::find(role) else { anyhow::bail!("a key has a role that this release does not know") };
-    Ok(Some(Principal { tenant_id: row.try_get(0)?, role, key_prefix: key.prefix().into() }))
+    let (tenant_id, audits_reads) = (row.try_get(0)?, row.try_get(4)?);
+    Ok(Some(Principal { tenant_id, role, key_prefix: key.prefix().into(), audits_reads }))
 }
 
 /// Compares in a time that does not depend on where the two differ.

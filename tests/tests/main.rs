@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod crashes;
 mod following;
+mod history;
 mod importing;
 mod imports;
 mod integrity;

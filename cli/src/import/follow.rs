@@ -25,9 +25,9 @@ use service_kit::config::Secret;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::api::{Api, ApiError, Body};
 use super::report;
 use super::upload::{Reading, request};
+use crate::api::{Api, ApiError, Body};
 use crate::output::Output;
 use legacy::{Legacy, LegacyRow};
 use state::{Known, State};
@@ -263,7 +263,7 @@ impl Follower<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        let document = self.upload(super::api::whole(lines(rows.iter()))).await?;
+        let document = self.upload(crate::api::whole(lines(rows.iter()))).await?;
         self.finish(document).await
     }
 

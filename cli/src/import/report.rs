@@ -7,7 +7,7 @@ use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::api::{Api, ApiError};
+use crate::api::{Api, ApiError};
 use crate::output::{Output, table};
 
 /// How often the service is asked how far it is.

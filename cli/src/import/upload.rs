@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use indicatif::ProgressBar;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::api::Body;
+use crate::api::Body;
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;

@@ -16,7 +16,7 @@ use crate::error::StackError;
 use crate::part::Part;
 
 /// The roles of the services, which log in with passwords of this stack.
-pub(crate) const ROLES: [&str; 7] = [
+pub(crate) const ROLES: [&str; 8] = [
     "prospectus_appender",
     "prospectus_relay",
     "prospectus_projector",
@@ -24,6 +24,7 @@ pub(crate) const ROLES: [&str; 7] = [
     "prospectus_sealer",
     "prospectus_verifier",
     "prospectus_operator",
+    "prospectus_reads",
 ];
 
 /// One stack's files. Only one supervisor at a time has it.
@@ -73,8 +74,16 @@ impl Data {
             write_private(&file, &serde_json::to_string_pretty(&new_secrets()?).unwrap_or_default())?;
         }
         let text = fs::read_to_string(&file).map_err(StackError::io("reading the stack's secrets"))?;
-        let secrets: Value = serde_json::from_str(&text)
+        let mut secrets: Value = serde_json::from_str(&text)
             .map_err(|error| StackError::DataDirectory(format!("{}: {error}", file.display())))?;
+        // A stack of an earlier release knows fewer roles.
+        let missing: Vec<&str> = ROLES.into_iter().filter(|role| !secrets["roles"][role].is_string()).collect();
+        if !missing.is_empty() {
+            for role in missing {
+                secrets["roles"][role] = password()?.into();
+            }
+            write_private(&file, &serde_json::to_string_pretty(&secrets).unwrap_or_default())?;
+        }
         let text = |name: &str| secrets[name].as_str().unwrap_or_default().to_owned();
         let keyring = root.join("keyring");
         if !keyring.exists() {

@@ -221,6 +221,7 @@ impl Stack {
                     .map(|number| postgres::role_url(data, "prospectus_query", self.port(Part::Replica(number))));
                 let replicas: Vec<String> = replicas.collect();
                 environment.push(("PROSPECTUS_REPLICA_DATABASE_URLS".to_owned(), replicas.join(",")));
+                environment.push(("PROSPECTUS_READS_DATABASE_URL".to_owned(), role("prospectus_reads")));
             }
         }
         environment.extend(self.options.environment.iter().cloned());

@@ -14,7 +14,7 @@ use crate::provenance::{Conflict, ConflictRule, Said, Verdict, attribute_field};
 use crate::record::{Context, Record as _};
 use crate::review::ReviewReason;
 use crate::status::Status;
-use crate::undo::{self, Part, Undo};
+use crate::undo::{self, Part, Traced, Undo};
 use crate::value::social_media::NewSocialMedia;
 use crate::value::{AttributesPatch, Domain, DomainOfHost, ExternalRef, SocialMedia};
 
@@ -404,6 +404,16 @@ impl CompanyEvent {
             Self::CompanyImported(imported) => Some(imported.said.import_id),
             Self::CompanyReviewRequested(requested) => requested.import_id,
             _ => None,
+        }
+    }
+
+    /// The import that led to it or was taken back by it, for its history.
+    pub fn traced_to(&self) -> Option<Traced> {
+        match self {
+            Self::CompanyRegistered(registered) => registered.said.as_ref().map(Traced::to_row),
+            Self::CompanyImported(imported) => Some(Traced::to_row(&imported.said)),
+            Self::CompanyImportUndone(undone) => Some(Traced::to_undoing(undone.import_id)),
+            event => event.import_id().map(Traced::to_import),
         }
     }
 }

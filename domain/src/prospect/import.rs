@@ -20,7 +20,7 @@ use crate::provenance::{Conflict, ConflictRule, Provenance, Said, Verdict, attri
 use crate::record::Record as _;
 use crate::review::{CompanyHint, ReviewReason};
 use crate::status::Status;
-use crate::undo::{self, Part, Undo};
+use crate::undo::{self, Part, Traced, Undo};
 use crate::value::{AttributesPatch, ExternalRef};
 
 /// What one row says about a person. `Debug` shows nothing personal.
@@ -422,6 +422,16 @@ impl ProspectEvent {
             Self::ProspectRegistered(registered) => registered.said.as_ref().map(|said| said.import_id),
             Self::ProspectImported(imported) => Some(imported.said.import_id),
             _ => None,
+        }
+    }
+
+    /// The import that led to it or was taken back by it, for its history.
+    pub fn traced_to(&self) -> Option<Traced> {
+        match self {
+            Self::ProspectRegistered(registered) => registered.said.as_ref().map(Traced::to_row),
+            Self::ProspectImported(imported) => Some(Traced::to_row(&imported.said)),
+            Self::ProspectImportUndone(undone) => Some(Traced::to_undoing(undone.import_id)),
+            event => event.import_id().map(Traced::to_import),
         }
     }
 }

@@ -1,4 +1,8 @@
-//! `GET /v1/events`: the log in order, the tenant's own events, personal members opened.
+//! `GET /v1/events`: the log in order, the tenant's own events, personal members opened; as pages, or as a stream.
+
+mod stream;
+
+use std::sync::Arc;
 
 use axum::response::Response;
 use deadpool_postgres::Object;
@@ -6,10 +10,12 @@ use domain::Sealed;
 use event_store::StoredEvent;
 use event_store::keyring::{KeyError, Keyring};
 use event_store::seal::{PersonKeyState, PersonKeys};
+use http::header;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use service_kit::auth::Permission;
+use service_kit::http::RequestContext;
 use service_kit::problem::{Code, Problem};
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::types::ToSql;
@@ -20,8 +26,10 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{BIND_TENANT, Question, Snapshot, State, query_bounded, tenant_text};
+use crate::reads::{Reader, ShownRecords};
 use crate::record::instant_text;
 use crate::replicas::Scope;
+use stream::{Form, PAGE, Stream};
 
 struct Events<'a> {
     keyring: &'a Keyring,
@@ -51,8 +59,6 @@ impl Question for Events<'_> {
     const SCOPE: Scope = Scope::Log;
 
     async fn ask(&self, client: &mut Object, _: i32) -> Result<Snapshot<PageOfEvents>, ReadError> {
-        const HEAD: &str = "-- query_service::routes::events::head
-            SELECT h.position, h.epoch FROM log.head AS h";
         const PAGE: &str = "-- query_service::routes::events::page
             SELECT e.position, e.tenant_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_id, e.event_type,
                    e.event_version, e.payload, e.metadata, e.recorded_at
@@ -62,7 +68,7 @@ impl Question for Events<'_> {
             client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead).start().await?;
         let bind = transaction.prepare_cached(BIND_TENANT).await?;
         transaction.query(&bind, &[&tenant_text(self.tenant)]).await?;
-        let head = transaction.query_one(&transaction.prepare_cached(HEAD).await?, &[]).await?;
+        let state = State::of_log(&transaction).await?;
         let page = transaction.prepare_cached(PAGE).await?;
         let values: [&(dyn ToSql + Sync); 3] = [&self.tenant, &self.after, &self.limit];
         let (rows, cut) = query_bounded(&*transaction, &page, &values).await?;
@@ -70,11 +76,6 @@ impl Question for Events<'_> {
         let persons = stored.iter().filter(|event| is_sealed(event)).map(|event| (event.tenant_id, event.aggregate_id));
         let keys = PersonKeys::fetch(&*transaction, self.keyring, persons.collect::<Vec<_>>()).await?;
         transaction.commit().await?;
-        let state = State {
-            generation: None,
-            position: head.try_get(0)?,
-            epoch: head.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
-        };
         let more = cut || usize::try_from(self.limit).is_ok_and(|limit| stored.len() >= limit);
         let next_cursor = stored.last().filter(|_| more).map(|event| event.position.to_string());
         let items = stored.into_iter().map(|event| show(event, &keys)).collect::<Result<_, _>>()?;
@@ -125,34 +126,66 @@ fn open(event: &StoredEvent, keys: &PersonKeys) -> Result<String, ReadError> {
     serde_json::to_string(&payload).map_err(|_| damaged())
 }
 
-/// The tenant's own events, in the order of the log.
+/// The tenant's own events, in the order of the log, from any position on: a page of JSON, or, by `Accept`, a stream.
+/// `application/x-ndjson` is a line an event, up to the head as it is at the beginning. `text/event-stream` goes on live: an event's `id` is its
+/// position, its `data` the item; who comes back with `Last-Event-ID` misses nothing and gets nothing twice. A comment comes every 15
+/// seconds in which nothing happens; an event `problem` with its document says why a stream ends, a key that was revoked included. What
+/// is personal is opened, for only auditors and admins may read events; of a person who was erased it is the word `erased`.
 #[utoipa::path(get, path = "/v1/events", tag = "log",
     params(ReadHeaders, ("after" = Option<i64>, Query, description = "Events after this position; 0 where it is not given"),
-        ("limit" = Option<u16>, Query, description = "Events on the page, at most 1000; 100 where it is not given"),
-        ("cursor" = Option<String>, Query, description = "next_cursor of the page before, instead of `after`")),
-    responses((status = 200, description = "`items`: position, aggregate_type, aggregate_id, sequence, event_id, type, version, payload, metadata, recorded_at; `next_cursor` where the page is full: it has `limit` events, or 4 MiB"),
+        ("limit" = Option<i64>, Query, description = "Events on the page, at most 1000; 100 where it is not given. Of a stream: events in all; no bound where it is not given"),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before, instead of `after`"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Of a stream of server-sent events: the position of the last event that came, or `<epoch>-<position>`; counts before `after`")),
+    responses((status = 200, description = "`items`: position, aggregate_type, aggregate_id, sequence, event_id, type, version, payload, metadata, recorded_at; `next_cursor` where the page is full: it has `limit` events, or 4 MiB. Streams have the same items"),
         (status = 304, description = "If-None-Match has the page's ETag"),
-        (status = 403, description = "The key's role has no right to read events"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
-pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Response, Problem> {
+        (status = 403, description = "The key's role has no right to read events"), (status = 409, description = "The position of Last-Event-ID or Prospectus-Min-Position is not of this log's past"),
+        (status = 503, description = "Not fresh enough yet, no replica answers, or too many streams are open")))]
+pub(super) async fn list(
+    (service, principal, uri, headers): Parts,
+    context: RequestContext,
+) -> Result<Response, Problem> {
     principal.require(Permission::ReadEvents)?;
+    let form = Form::wanted(&headers);
     let mut parameters = Parameters::parse(uri.query(), &["after", "limit", "cursor"])?;
-    let most = i64::try_from(LIMIT_MAX).expect("a thousand");
-    let limit = parameters.number("limit", 1, most).unwrap_or(i64::try_from(LIMIT_DEFAULT).expect("a hundred"));
+    let most = if form.is_some() { i64::MAX } else { i64::try_from(LIMIT_MAX).expect("a thousand") };
+    let limit = parameters.number("limit", 1, most);
     let after = parameters.number("after", 0, i64::MAX);
     let cursor = parse_cursor(&mut parameters);
     if after.is_some() && cursor.is_some() {
         parameters.note_value("cursor", "and `after` say the same; send one of them");
     }
-    let wanted = Wanted::parse(&headers, &mut parameters);
+    let mut after = cursor.or(after).unwrap_or(0);
+    let mut wanted = Wanted::parse(&headers, &mut parameters);
+    if form == Some(Form::ServerSent)
+        && let Some(last) = Wanted::last_event(&headers, &mut parameters)
+    {
+        after = last.position;
+        // Where the client says which life of the log it saw, the position must be of this one's past.
+        if last.epoch.is_some() {
+            wanted = Wanted { position: wanted.position.max(last.position), epoch: last.epoch, ..wanted };
+        }
+    }
     parameters.check()?;
-    let question =
-        Events { keyring: &service.keyring, tenant: principal.tenant_id, after: cursor.or(after).unwrap_or(0), limit };
-    let snapshot = service.replicas.read(&question, &wanted).await?;
-    let body = serde_json::to_vec(&snapshot.data).expect("texts, ids, numbers and JSON always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    let (keyring, tenant) = (&service.keyring, principal.tenant_id);
+    let Some(form) = form else {
+        let limit = limit.unwrap_or(i64::try_from(LIMIT_DEFAULT).expect("a hundred"));
+        let snapshot = service.replicas.read(&Events { keyring, tenant, after, limit }, &wanted).await?;
+        let body = serde_json::to_vec(&snapshot.data).expect("texts, ids, numbers and JSON always serialise");
+        let shown = ShownRecords::new(snapshot.data.items.iter().map(|item| item.aggregate_id));
+        return Ok(shown.on(answer_tagged(body, &snapshot.state, &headers)));
+    };
+    let place = service.streams.take(tenant)?;
+    let left = limit.unwrap_or(i64::MAX);
+    let first = Events { keyring, tenant, after, limit: left.min(PAGE) };
+    let first = service.replicas.read(&first, &wanted).await?;
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let presented = authorization.and_then(|value| value.split_once(' ')).map_or("", |(_, key)| key.trim()).to_owned();
+    let reader = Reader { principal, context, endpoint: "/v1/events".into() };
+    let service = Arc::clone(&service);
+    Ok(Stream { service, reader, presented, form, after, left, _place: place }.answer(first))
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct PageOfEvents {
     items: Vec<Shown>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,7 +193,7 @@ struct PageOfEvents {
 }
 
 /// A cursor of the log is a position: it stays right for ever.
-fn parse_cursor(parameters: &mut Parameters) -> Option<i64> {
+pub(super) fn parse_cursor(parameters: &mut Parameters) -> Option<i64> {
     let position = parameters.text("cursor")?.parse().ok().filter(|position| *position >= 0);
     if position.is_none() {
         parameters.note(Code::InvalidCursor, "cursor", "send next_cursor exactly as it came");

@@ -22,7 +22,8 @@ use crate::list::statement::{STATEMENTS_MAX, Selection};
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{BIND_TENANT, Question, Snapshot, State, begin_bound, query_bounded, tenant_text};
-use crate::record::{write_json, write_object};
+use crate::reads::ShownRecords;
+use crate::record::{Column, write_json, write_object};
 use crate::replicas::Scope;
 
 /// How many rows there are in all.
@@ -181,7 +182,21 @@ pub(super) async fn answer(
     snapshot.data.rows.truncate(page.selection.limit);
     let body = write(resource, &snapshot.data, fields.as_deref(), more, &bound_to)
         .map_err(|error| ReadError::from(error).into_problem())?;
-    Ok(answer_tagged(body, &snapshot.state, headers))
+    let shown = shown(resource, &snapshot.data.rows).map_err(|error| ReadError::from(error).into_problem())?;
+    Ok(shown.on(answer_tagged(body, &snapshot.state, headers)))
+}
+
+/// The records that a page shows: the ids that its rows begin with.
+fn shown(resource: &Resource, rows: &[Row]) -> Result<ShownRecords, tokio_postgres::Error> {
+    let ids = |column: &&Column| ["company_id", "prospect_id"].contains(&column.name);
+    let places = resource.columns.iter().take_while(ids).count();
+    let mut shown = Vec::with_capacity(rows.len() * places);
+    for row in rows {
+        for place in 0..places {
+            shown.extend(row.try_get::<_, Option<Uuid>>(place)?);
+        }
+    }
+    Ok(ShownRecords::new(shown))
 }
 
 /// What a cursor of this list is bound to: everything that says which rows there are and in which order.

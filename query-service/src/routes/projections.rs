@@ -12,6 +12,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot, State};
+use crate::reads::ShownRecords;
 use crate::replicas::Scope;
 
 struct Projections;
@@ -97,5 +98,5 @@ pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Re
     parameters.check()?;
     let snapshot = service.replicas.read(&Projections, &wanted).await?;
     let body = serde_json::json!({"items": snapshot.data}).to_string().into_bytes();
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    Ok(ShownRecords::default().on(answer_tagged(body, &snapshot.state, &headers)))
 }

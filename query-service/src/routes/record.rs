@@ -1,5 +1,7 @@
 //! One record by its id: the hot path of the service.
 
+mod as_of;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::body::Body;
@@ -18,8 +20,10 @@ use super::{add_position, matches_etag};
 use crate::Service;
 use crate::freshness::Wanted;
 use crate::parameters::Parameters;
+use crate::past::{AsOf, Past};
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot, State, begin_bound};
+use crate::reads::ShownRecords;
 use crate::record::{Column, instant_text, write_object};
 use crate::replicas::Scope;
 
@@ -88,7 +92,7 @@ impl Question for RecordById {
 }
 
 /// Answers `GET <path>/{id}`.
-pub(super) async fn answer(
+pub(super) async fn answer<R: Past>(
     sort: &'static Sort,
     service: &Service,
     principal: &Principal,
@@ -97,19 +101,27 @@ pub(super) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     principal.require(Permission::ReadRecords)?;
-    let mut parameters = Parameters::parse(uri.query(), &["include_deleted", "fields"])?;
+    let mut parameters =
+        Parameters::parse(uri.query(), &["include_deleted", "fields", "as_of", "as_of_version", "as_of_position"])?;
     let include_deleted = parameters.flag("include_deleted");
     let fields = parameters.fields(sort.columns);
+    let as_of = AsOf::parse(&mut parameters);
     let wanted = Wanted::parse(headers, &mut parameters);
     parameters.check()?;
     // What is no UUID is no record's id: the same answer as for one that nobody has.
     let id = Uuid::try_parse(id).map_err(|_| Problem::not_found())?;
+    if let Some(as_of) = as_of {
+        let asked = as_of::Asked { id, as_of, include_deleted, fields: fields.as_deref(), wanted };
+        return as_of::answer::<R>(service, principal, asked, uri, headers).await;
+    }
     let question = RecordById { sort, tenant: principal.tenant_id, id };
     let snapshot = service.replicas.read(&question, &wanted).await?;
-    respond(sort, &snapshot, include_deleted, fields.as_deref(), uri, headers).map_err(|failed| match failed {
-        Failed::Problem(problem) => snapshot.state.describe(problem),
-        Failed::Row(error) => ReadError::from(error).into_problem(),
-    })
+    let response =
+        respond(sort, &snapshot, include_deleted, fields.as_deref(), uri, headers).map_err(|failed| match failed {
+            Failed::Problem(problem) => snapshot.state.describe(problem),
+            Failed::Row(error) => ReadError::from(error).into_problem(),
+        })?;
+    Ok(ShownRecords::new([id]).on(response))
 }
 
 enum Failed {
@@ -137,9 +149,7 @@ fn respond(
             return Ok(moved(&format!("{}/{primary}", sort.path), uri, &snapshot.state));
         }
         if let Some(at) = row.try_get::<_, Option<OffsetDateTime>>(6)? {
-            let detail = "the record is deleted; ?include_deleted=true shows it";
-            let problem = Problem::new(Code::Gone, detail).member("deleted_at", instant_text(at));
-            return Err(Failed::Problem(problem));
+            return Err(Failed::Problem(gone(at)));
         }
     }
     let version: i64 = row.try_get(5)?;
@@ -160,6 +170,11 @@ fn respond(
     let etag = HeaderValue::try_from(etag).expect("digits, a dot and quotes are ASCII");
     response.headers_mut().insert(header::ETAG, etag);
     Ok(response)
+}
+
+fn gone(deleted_at: OffsetDateTime) -> Problem {
+    let detail = "the record is deleted; ?include_deleted=true shows it";
+    Problem::new(Code::Gone, detail).member("deleted_at", instant_text(deleted_at))
 }
 
 /// 301 to `path`, with the query of the request.

@@ -16,6 +16,7 @@ use crate::list::cursor::{Key, Last, fingerprint};
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{BIND_TENANT, Question, Snapshot, State, query_bounded, tenant_text};
+use crate::reads::ShownRecords;
 use crate::record::{instant_text, write_json, write_object};
 use crate::replicas::Scope;
 use crate::reviews::{self, Item, Kind, Selection, add_candidates, candidates_sql, first_of};
@@ -150,7 +151,9 @@ pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Re
     parameters.check()?;
     let Snapshot { state, data } = service.replicas.read(&page, &wanted).await?;
     let body = write(&data, &bound_to).map_err(|error| ReadError::from(error).into_problem())?;
-    Ok(answer_tagged(body, &state, &headers))
+    let candidates = data.items.iter().flat_map(|item| item.candidates.iter().map(|candidate| candidate.company_id));
+    let shown = ShownRecords::new(data.items.iter().map(|item| item.id).chain(candidates));
+    Ok(shown.on(answer_tagged(body, &state, &headers)))
 }
 
 /// What a cursor of this list is bound to.

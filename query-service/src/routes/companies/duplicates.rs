@@ -17,6 +17,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot, State, begin_bound};
+use crate::reads::ShownRecords;
 use crate::record::instant_text;
 use crate::replicas::Scope;
 use crate::routes::record::moved;
@@ -133,8 +134,9 @@ pub(in crate::routes) async fn list(
         Found::Merged(primary) => Ok(moved(&format!("/v1/companies/{primary}/duplicates"), &uri, &state)),
         Found::Live(candidates) => {
             let items = candidates.best(limit.unwrap_or(LIMIT_DEFAULT));
+            let shown = ShownRecords::new(items.iter().map(|item| item.company_id).chain([id]));
             let body = serde_json::json!({ "items": items }).to_string().into_bytes();
-            Ok(answer_tagged(body, &state, &headers))
+            Ok(shown.on(answer_tagged(body, &state, &headers)))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::RwLock;
 
 use axum::extract::Path;
 use axum::response::Response;
+use domain::Company;
 use service_kit::problem::Problem;
 
 use crate::record::{COMPANY, select_list};
@@ -41,13 +42,16 @@ static COMPANY_BY_ID: Sort = Sort {
 #[utoipa::path(get, path = "/v1/companies/{id}", tag = "companies",
     params(ReadHeaders, ("id" = String, Path, description = "The company"),
         ("include_deleted" = Option<bool>, Query, description = "Show it although it is deleted or merged"),
-        ("fields" = Option<String>, Query, description = "Only these fields: a,b")),
+        ("fields" = Option<String>, Query, description = "Only these fields: a,b"),
+        ("as_of" = Option<String>, Query, description = "The record as it was at this time (RFC 3339), what was recorded right then included. For auditors and admins, as the other two"),
+        ("as_of_version" = Option<i64>, Query, description = "The record at this version"),
+        ("as_of_position" = Option<i64>, Query, description = "The record after the event at this position of the log, which the answer waits for")),
     responses((status = 200, description = "The company; fields without a value are null"), (status = 301, description = "Merged: `Location` is the company that stands for it, also where that is the end of several merges"),
-        (status = 304, description = "If-None-Match has the current ETag"), (status = 404, description = "There is no such company"),
+        (status = 304, description = "If-None-Match has the current ETag"), (status = 404, description = "There is no such company, or, as the detail says, there was not yet, or not that version"),
         (status = 410, description = "Deleted, since `deleted_at`"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
 pub(in crate::routes) async fn get(
     Path(id): Path<String>,
     (service, principal, uri, headers): Parts,
 ) -> Result<Response, Problem> {
-    answer(&COMPANY_BY_ID, &service, &principal, &id, &uri, &headers).await
+    answer::<Company>(&COMPANY_BY_ID, &service, &principal, &id, &uri, &headers).await
 }

@@ -1,4 +1,4 @@
-//! The command service's API, as this command uses it.
+//! The services' HTTP APIs, as this program uses them.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,15 +18,16 @@ use service_kit::tls::{Roots, client_config};
 
 /// How long the service may take to answer a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
-/// The largest answer that is held in memory; an import's document has a mapping of at most 256 KiB.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// The largest answer that is held in memory: an import's document has a mapping of at most 256 KiB, a page of a history some 4 MiB of
+/// events, each with values twice.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A body that is sent piece by piece.
-pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Where imports are sent.
+/// Where commands and imports are sent.
 #[derive(clap::Args)]
-pub struct Service {
+pub struct CommandService {
     /// The command service.
     #[arg(long, env = "PROSPECTUS_COMMAND_URL", default_value = "http://127.0.0.1:8080")]
     command_url: String,
@@ -35,14 +36,33 @@ pub struct Service {
     api_key: Option<Secret>,
 }
 
-impl std::fmt::Debug for Service {
+/// Where records, histories and the log are read.
+#[derive(clap::Args)]
+pub struct QueryService {
+    /// The query service.
+    #[arg(long, env = "PROSPECTUS_QUERY_URL", default_value = "http://127.0.0.1:8081")]
+    query_url: String,
+    /// A key of role auditor or admin.
+    #[arg(long, env = "PROSPECTUS_API_KEY", hide_env_values = true)]
+    api_key: Option<Secret>,
+}
+
+impl std::fmt::Debug for CommandService {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Service({})", self.command_url)
+        write!(out, "CommandService({})", self.command_url)
     }
 }
 
-/// A client of it.
-pub(super) struct Api {
+impl std::fmt::Debug for QueryService {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "QueryService({})", self.query_url)
+    }
+}
+
+/// A client of one of them.
+pub(crate) struct Api {
+    /// Which one, for messages.
+    service: &'static str,
     client: Client<HttpsConnector<HttpConnector>, Body>,
     base: String,
     authorization: header::HeaderValue,
@@ -50,7 +70,7 @@ pub(super) struct Api {
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+pub(crate) enum ApiError {
     /// The service refuses; another attempt would be refused too.
     #[error("{}", told(.0))]
     Refused(Value),
@@ -76,22 +96,38 @@ fn told(problem: &Value) -> String {
 }
 
 impl Api {
-    /// A client with the address and key of the arguments.
+    /// A client of the command service with the address and key of the arguments.
     ///
     /// # Errors
     /// If there is no key, or the address is none.
-    pub(super) fn new(service: &Service) -> anyhow::Result<Self> {
-        let key = service.api_key.as_ref().context(
+    pub(crate) fn of_commands(args: &CommandService) -> anyhow::Result<Self> {
+        let key = args.api_key.as_ref().context(
             "PROSPECTUS_API_KEY is not set: `prospectus keys create --tenant NAME --role writer` makes a key",
         )?;
-        let base = service.command_url.trim_end_matches('/').to_owned();
-        let url: http::Uri = base.parse().context("PROSPECTUS_COMMAND_URL is not a URL")?;
+        Self::open("command service", &args.command_url, key).context("PROSPECTUS_COMMAND_URL")
+    }
+
+    /// A client of the query service with the address and key of the arguments.
+    ///
+    /// # Errors
+    /// If there is no key, or the address is none.
+    pub(crate) fn of_reads(args: &QueryService) -> anyhow::Result<Self> {
+        let key = args.api_key.as_ref().context(
+            "PROSPECTUS_API_KEY is not set: `prospectus keys create --tenant NAME --role auditor` makes a key",
+        )?;
+        Self::open("query service", &args.query_url, key).context("PROSPECTUS_QUERY_URL")
+    }
+
+    fn open(service: &'static str, base: &str, key: &Secret) -> anyhow::Result<Self> {
+        let base = base.trim_end_matches('/').to_owned();
+        let url: http::Uri = base.parse().context("not a URL")?;
         let roots = if url.scheme_str() == Some("https") { Roots::FileOrSystem } else { Roots::OnlyFile };
         let connector = HttpsConnectorBuilder::new().with_tls_config(client_config(roots)?).https_or_http();
         let mut authorization = header::HeaderValue::try_from(format!("Bearer {}", key.expose()))
             .map_err(|_| anyhow::anyhow!("PROSPECTUS_API_KEY holds what no key has"))?;
         authorization.set_sensitive(true);
         Ok(Self {
+            service,
             client: Client::builder(TokioExecutor::new()).build(connector.enable_http1().build()),
             base,
             authorization,
@@ -102,7 +138,7 @@ impl Api {
     ///
     /// # Errors
     /// If it is refused or does not come.
-    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Value, ApiError> {
+    pub(crate) async fn ask(&self, method: Method, path: &str) -> Result<Value, ApiError> {
         let asked = async {
             let answer = self.send(method, path, HeaderMap::new(), empty()).await?;
             json_of(answer).await
@@ -116,7 +152,7 @@ impl Api {
     ///
     /// # Errors
     /// If it is refused, or the connection breaks.
-    pub(super) async fn upload(&self, path: &str, headers: HeaderMap, body: Body) -> Result<Value, ApiError> {
+    pub(crate) async fn upload(&self, path: &str, headers: HeaderMap, body: Body) -> Result<Value, ApiError> {
         json_of(self.send(Method::POST, path, headers, body).await?).await
     }
 
@@ -124,7 +160,7 @@ impl Api {
     ///
     /// # Errors
     /// If it is refused or breaks off, or what `take` says.
-    pub(super) async fn stream(
+    pub(crate) async fn stream(
         &self,
         path: &str,
         accept: &'static str,
@@ -163,7 +199,7 @@ impl Api {
         self.client.request(request).await.map_err(|error| {
             let cause = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).last();
             let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-            ApiError::Away(format!("the command service at {} cannot be reached: {cause}", self.base))
+            ApiError::Away(format!("the {} at {} cannot be reached: {cause}", self.service, self.base))
         })
     }
 }
@@ -173,7 +209,7 @@ fn empty() -> Body {
 }
 
 /// A body that is there already.
-pub(super) fn whole(bytes: Bytes) -> Body {
+pub(crate) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 

@@ -1,0 +1,54 @@
+//! What an event changed of a record as clients see it: member by member, from what to what.
+
+use projector::columns::Cell;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Past;
+use crate::record::json_of;
+
+/// Members that say when and how often a record changed: an event's own members tell that already.
+const OF_THE_EVENT: &[&str] = &["company_id", "prospect_id", "version", "position", "created_at", "updated_at"];
+/// The member whose keys are told one by one.
+const ATTRIBUTES: &str = "attributes";
+/// What stands for what was erased with its person.
+pub(crate) const ERASED: &str = "erased";
+
+/// One member that is another one after an event. A member without a value is null.
+#[derive(Debug, Serialize)]
+pub(crate) struct Change {
+    /// Its name; a key of the attributes is `attributes.<key>`.
+    field: String,
+    from: Value,
+    to: Value,
+}
+
+impl Change {
+    /// The event said something of a person who was erased since: that, and no more, is known.
+    pub(crate) fn of_erased() -> Self {
+        Self { field: "personal".to_owned(), from: ERASED.into(), to: ERASED.into() }
+    }
+}
+
+/// The members that differ.
+pub(crate) fn between<R: Past>(before: &[Cell], after: &[Cell]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (column, place) in R::COLUMNS.iter().zip(R::places()) {
+        let Some(place) = *place else { continue };
+        let (from, to) = (&before[place], &after[place]);
+        if from == to || OF_THE_EVENT.contains(&column.name) {
+            continue;
+        }
+        match (from, to) {
+            (Cell::Json(Value::Object(from)), Cell::Json(Value::Object(to))) if column.name == ATTRIBUTES => {
+                let gone = from.keys().filter(|key| !to.contains_key(*key));
+                for key in gone.chain(to.keys()).filter(|key| from.get(*key) != to.get(*key)) {
+                    let value = |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or_default();
+                    changes.push(Change { field: format!("{ATTRIBUTES}.{key}"), from: value(from), to: value(to) });
+                }
+            }
+            _ => changes.push(Change { field: column.name.to_owned(), from: json_of(from), to: json_of(to) }),
+        }
+    }
+    changes
+}
