@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "read", sql: include_str!("../sql/0004_read.sql") },
     Migration { version: 5, name: "duplicates", sql: include_str!("../sql/0005_duplicates.sql") },
     Migration { version: 6, name: "imports", sql: include_str!("../sql/0006_imports.sql") },
+    Migration { version: 9, name: "erasures", sql: include_str!("../sql/0009_erasures.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.
