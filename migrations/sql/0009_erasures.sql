@@ -177,8 +177,6 @@ $$;
 SET ROLE prospectus_owner;
 GRANT USAGE ON SCHEMA log TO prospectus_rewrapper;
 GRANT SELECT, UPDATE (wrapping_key_id, wrapped_key) ON log.person_keys, log.import_files TO prospectus_rewrapper;
-GRANT SELECT, INSERT, UPDATE (retired_at) ON log.wrapping_keys TO prospectus_rewrapper;
-GRANT EXECUTE ON FUNCTION log.take_lock() TO prospectus_rewrapper;
 -- Only keys that are there: an emptied row is none of its business.
 CREATE POLICY rewrap ON log.person_keys TO prospectus_rewrapper
     USING (wrapped_key IS NOT NULL) WITH CHECK (wrapped_key IS NOT NULL);

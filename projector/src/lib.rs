@@ -9,6 +9,7 @@
 
 pub mod columns;
 pub mod config;
+mod elsewhere;
 mod connection;
 mod fanout;
 mod lag;

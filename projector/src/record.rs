@@ -29,6 +29,8 @@ pub struct Folded<R> {
     pub updated_at: OffsetDateTime,
     /// Since when it is deleted, if it is.
     pub deleted_at: Option<OffsetDateTime>,
+    /// When the person was erased, if that happened: a record's last event.
+    pub erased_at: Option<OffsetDateTime>,
     /// Since when it is in review by what it says itself, if it is.
     pub review_since: Option<OffsetDateTime>,
     /// When each social media entry was added.
@@ -136,6 +138,7 @@ pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &Per
         created_at: event.recorded_at,
         updated_at: event.recorded_at,
         deleted_at: None,
+        erased_at: None,
         review_since: None,
         added_at: BTreeMap::new(),
     });
@@ -145,6 +148,7 @@ pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &Per
     record.updated_at = event.recorded_at;
     record.added_at.extend(R::added(&read).into_iter().map(|id| (id, event.recorded_at)));
     record.review_since = record.state.in_review().then(|| record.review_since.unwrap_or(event.recorded_at));
+    record.erased_at = record.state.is_erased().then(|| record.erased_at.unwrap_or(event.recorded_at));
     record.deleted_at = match record.state.status() {
         Status::Deleted => record.deleted_at.or(Some(event.recorded_at)),
         Status::Live | Status::Merged { .. } | Status::Unregistered => None,

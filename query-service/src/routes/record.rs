@@ -137,9 +137,14 @@ fn respond(
             return Ok(moved(&format!("{}/{primary}", sort.path), uri, &snapshot.state));
         }
         if let Some(at) = row.try_get::<_, Option<OffsetDateTime>>(6)? {
-            let detail = "the record is deleted; ?include_deleted=true shows it";
-            let problem = Problem::new(Code::Gone, detail).member("deleted_at", instant_text(at));
-            return Err(Failed::Problem(problem));
+            let problem = match erased_at(sort, row)? {
+                Some(erased_at) => {
+                    let detail = "the person was erased; ?include_deleted=true shows what is left of the record";
+                    Problem::new(Code::Gone, detail).member("erased_at", instant_text(erased_at))
+                }
+                None => Problem::new(Code::Gone, "the record is deleted; ?include_deleted=true shows it"),
+            };
+            return Err(Failed::Problem(problem.member("deleted_at", instant_text(at))));
         }
     }
     let version: i64 = row.try_get(5)?;
@@ -160,6 +165,12 @@ fn respond(
     let etag = HeaderValue::try_from(etag).expect("digits, a dot and quotes are ASCII");
     response.headers_mut().insert(header::ETAG, etag);
     Ok(response)
+}
+
+/// When the person that the record is was erased, where that happened and the sort has persons.
+fn erased_at(sort: &Sort, row: &Row) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
+    let place = sort.columns.iter().position(|column| column.name == "erased_at");
+    place.map_or(Ok(None), |place| row.try_get(FIELDS_AT + place))
 }
 
 /// 301 to `path`, with the query of the request.
