@@ -4,6 +4,7 @@
 //! To add a command: a file with its `Args` and its `run`, a variant here, a line in `run`.
 
 mod domains;
+mod erasures;
 mod import;
 mod integrity;
 mod keys;
@@ -49,6 +50,8 @@ enum Command {
     Domains(domains::Command),
     Import(Box<import::Args>),
     #[command(subcommand)]
+    Erasures(erasures::Command),
+    #[command(subcommand)]
     Log(log::Command),
 }
 
@@ -73,6 +76,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Integrity(args) => integrity::run(args, &primary()?).await,
         Command::Domains(command) => Ok(domains::run(command)),
         Command::Import(args) => import::run(args).await,
+        Command::Erasures(command) => erasures::run(command, &primary()?).await,
         Command::Log(command) => log::run(command, &primary()?).await,
     }
 }

@@ -20,9 +20,36 @@ pub enum Command {
         #[arg(long)]
         if_missing: bool,
     },
+    /// Changes what is decided for a tenant.
+    #[command(after_help = "Example:\n  prospectus tenants set acme --erased-persons refuse")]
+    Set {
+        /// Its name.
+        name: String,
+        /// What becomes of an e-mail address of a person who was erased, when it is imported or entered again.
+        #[arg(long, value_enum)]
+        erased_persons: Option<ErasedPersons>,
+    },
     /// Lists the tenants.
     #[command(after_help = "Example:\n  prospectus tenants list --json")]
     List,
+}
+
+/// What becomes of somebody who was erased and is entered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ErasedPersons {
+    /// Refused: a row of an import with the reason `erased_person`, a command with 409.
+    Refuse,
+    /// Let in, as somebody new.
+    Admit,
+}
+
+impl ErasedPersons {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Admit => "admit",
+        }
+    }
 }
 
 /// Runs the command.
@@ -32,6 +59,7 @@ pub enum Command {
 pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
     match command {
         Command::Create { name, if_missing } => create(name, *if_missing, primary).await,
+        Command::Set { name, erased_persons } => set(name, *erased_persons, primary).await,
         Command::List => list(primary).await,
     }
 }
@@ -55,6 +83,20 @@ async fn create(name: &str, if_missing: bool, primary: &Primary) -> anyhow::Resu
         Err(error) => return Err(error.into()),
     };
     Ok(Output::new(json!({"tenant_id": id, "name": name}), format!("tenant {name} has the id {id}\n")))
+}
+
+async fn set(name: &str, erased_persons: Option<ErasedPersons>, primary: &Primary) -> anyhow::Result<Output> {
+    const SQL: &str = "-- cli::tenants::set
+        UPDATE access.tenants SET erased_persons = coalesce($2 /* rule */, erased_persons)
+        WHERE tenant_id = $1 /* tenant */ RETURNING erased_persons";
+    anyhow::ensure!(erased_persons.is_some(), "nothing is to be set: give --erased-persons");
+    let client = primary.connect_migrated().await?;
+    let id = tenant_id(&client, name).await?;
+    let rule: String = client.query_one(SQL, &[&id, &erased_persons.map(ErasedPersons::name)]).await?.get(0);
+    Ok(Output::new(
+        json!({"tenant_id": id, "name": name, "erased_persons": rule}),
+        format!("tenant {name}: erased persons who are entered again: {rule}\n"),
+    ))
 }
 
 async fn list(primary: &Primary) -> anyhow::Result<Output> {

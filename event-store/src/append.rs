@@ -28,6 +28,7 @@ use crate::epoch::Epoch;
 use crate::keyring::WrappedKey;
 use crate::receipt::{Answer, NewReceipt};
 use dispatch::Dispatch;
+pub(crate) use forget::forget_again;
 
 /// Places for commands that are accepted and not answered yet; where none is free, one more is refused.
 pub const QUEUE_PLACES: usize = 4_096;

@@ -44,22 +44,32 @@ impl<'a> Columns<'a> {
     pub(super) fn of(appends: impl Iterator<Item = &'a Append>) -> Self {
         let mut columns = Self::default();
         for append in appends {
-            let Some(Forget { person, sequence, claims, matches }) = &append.forget else { continue };
-            columns.tenant.push(append.tenant_id);
-            columns.person.push(*person);
-            columns.sequence.push(*sequence);
-            let mut push = |value: &'a KeyedValue, kept| {
-                columns.value_tenant.push(append.tenant_id);
-                columns.value_person.push(*person);
-                columns.value_kind.push(value.kind);
-                columns.value_key.push(&value.key);
-                columns.value_kept.push(kept);
-            };
-            claims.iter().for_each(|claim| push(claim, false));
-            matches.iter().for_each(|found| push(found, true));
+            append.forget.iter().for_each(|forget| columns.push(append.tenant_id, forget));
         }
         columns
     }
+
+    fn push(&mut self, tenant: Uuid, Forget { person, sequence, claims, matches }: &'a Forget) {
+        self.tenant.push(tenant);
+        self.person.push(*person);
+        self.sequence.push(*sequence);
+        let mut push = |value: &'a KeyedValue, kept| {
+            self.value_tenant.push(tenant);
+            self.value_person.push(*person);
+            self.value_kind.push(value.kind);
+            self.value_key.push(&value.key);
+            self.value_kept.push(kept);
+        };
+        claims.iter().for_each(|claim| push(claim, false));
+        matches.iter().for_each(|found| push(found, true));
+    }
+}
+
+/// Forgets a person whose erasing event is in the log already, in a transaction of its own.
+pub(crate) async fn forget_again(client: &Client, tenant: Uuid, forget: &Forget) -> Result<(), Error> {
+    let mut columns = Columns::default();
+    columns.push(tenant, forget);
+    Statements::prepare(client).await?.forget(client, &columns).await
 }
 
 impl Statements {
