@@ -211,6 +211,8 @@ impl Stack {
         match part {
             Part::CommandService(_) => {
                 environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_appender")));
+                let list = data.path(&format!("erasures-{}.ndjson", part.name()));
+                environment.push(("PROSPECTUS_ERASURES_FILE".to_owned(), list.display().to_string()));
             }
             Part::Projector => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_projector"))),
             _ => {

@@ -1,5 +1,7 @@
 //! Which company, which person, and which of two values: the rules of the issue, one by one.
 
+use std::collections::BTreeMap;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{Client, TestStack};
