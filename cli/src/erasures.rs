@@ -1,6 +1,6 @@
 //! `prospectus erasures`: who was erased, and erasing again whom a restored backup brings back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,7 +127,12 @@ async fn reapply(
     let prospects = Executor::new(store, 0);
     let mut reapplied = Reapplied::default();
     let mut result = Ok(());
+    let mut met = HashSet::new();
     for ((_, person), tenant) in wanted {
+        // The list and the log may know of one person at different times.
+        if !met.insert((tenant, person)) {
+            continue;
+        }
         result = one(&client, &prospects, tenant, person, &mut reapplied).await;
         if result.is_err() {
             break;

@@ -92,23 +92,17 @@ async fn with_the_event_the_key_and_all_that_the_person_was_ever_found_by_go() {
         assert!(matches!(refused, Err(ExecuteError::Domain(ProspectError::Erased))), "{refused:?}");
     }
     let loaded = opened.store.loader().load::<Prospect>(TENANT, ada).await.expect("it loads");
-    assert!(loaded.state.is_erased_and_empty());
+    assert!(forgotten(&loaded.state));
     assert!(!opened.store.loader().load::<Prospect>(TENANT, other).await.expect("it loads").state.erased);
     // No event but the one that says so empties a key, whoever asks.
     let appender = opened.database.client_for("prospectus_appender").await;
-    let forget = "SELECT log.forget(ARRAY[$1], ARRAY[$2], ARRAY[1::bigint], '{}', '{}', '{}', '{}', '{}')";
+    let forget = "SELECT log.forget(ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY[1::bigint], '{}', '{}', '{}', '{}', '{}')";
     let error = appender.execute(forget, &[&TENANT, &other]).await.expect_err("the first event erases nobody");
     assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("PR006"), "{error}");
 }
 
-trait Empty {
-    fn is_erased_and_empty(&self) -> bool;
-}
-
-impl Empty for Prospect {
-    fn is_erased_and_empty(&self) -> bool {
-        self.erased && self.personal == domain::prospect::PersonalProfile::default() && self.known_as.is_none()
-    }
+fn forgotten(person: &Prospect) -> bool {
+    person.erased && person.personal == domain::prospect::PersonalProfile::default() && person.known_as.is_none()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +191,7 @@ async fn registering_and_erasing_at_once_never_leaves_a_person_behind() {
             Err(error) => assert!(matches!(error, ExecuteError::Refused(Refused::ErasedPerson)), "{error:?}"),
         }
         let loaded = opened.store.loader().load::<Prospect>(TENANT, id).await.expect("it loads");
-        assert!(loaded.state.is_erased_and_empty());
+        assert!(forgotten(&loaded.state));
     }
     let left = "log.claims AS c JOIN log.erasures AS e ON e.person_id = c.aggregate_id";
     assert_eq!(count(&client, left).await, 0);

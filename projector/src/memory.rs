@@ -83,6 +83,11 @@ impl Memory {
         self.prospects.clear();
     }
 
+    /// How many records it remembers.
+    pub(crate) fn len(&self) -> usize {
+        self.companies.len() + self.prospects.len()
+    }
+
     /// The records that the events touch, after them, and how many of the events these are: not all, where their records are more
     /// than a step takes in.
     ///

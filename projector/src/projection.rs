@@ -213,6 +213,11 @@ impl Projection {
         self.position
     }
 
+    /// Records kept in memory.
+    pub fn remembered(&self) -> usize {
+        self.memory.len()
+    }
+
     /// Takes one step: the events that wait, at most `events_max`, and part of what is queued.
     ///
     /// # Errors
