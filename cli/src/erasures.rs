@@ -195,10 +195,7 @@ async fn one(
 }
 
 /// Whom the log itself says to be erased since then.
-async fn said_by_the_log(
-    client: &Client,
-    since: OffsetDateTime,
-) -> anyhow::Result<Vec<(OffsetDateTime, Uuid, Uuid)>> {
+async fn said_by_the_log(client: &Client, since: OffsetDateTime) -> anyhow::Result<Vec<(OffsetDateTime, Uuid, Uuid)>> {
     const SQL: &str = "-- cli::erasures::said_by_the_log
         SELECT e.recorded_at, e.tenant_id, e.aggregate_id FROM log.events AS e
         WHERE e.event_type = 'ProspectErased' AND e.recorded_at >= $1 /* since */";
@@ -214,7 +211,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<KeptErasure>> {
     let mut line = String::new();
     while lines.read_line(&mut line).with_context(what)? > 0 && line.ends_with('\n') {
         let number = kept.len() + 1;
-        kept.push(serde_json::from_str(&line).with_context(|| format!("{}, line {number}: not a line of such a list", what()))?);
+        kept.push(
+            serde_json::from_str(&line)
+                .with_context(|| format!("{}, line {number}: not a line of such a list", what()))?,
+        );
         line.clear();
     }
     Ok(kept)

@@ -205,7 +205,8 @@ pub fn not_carried_out<E: std::error::Error>(error: ExecuteError<E>, of_record: 
 /// A person is erased, and the list outside the database does not say so.
 pub fn incomplete(error: &crate::erasures::KeepError) -> Problem {
     tracing::error!(%error, "an erasure could not be written down outside the database");
-    let detail = "the person is erased in the database, but the list of erasures outside it could not be written; send it again";
+    let detail =
+        "the person is erased in the database, but the list of erasures outside it could not be written; send it again";
     Problem::new(Code::ErasureIncomplete, detail).retry_after(RETRY_SECONDS)
 }
 
@@ -227,7 +228,8 @@ fn refusal(refused: &Refused) -> Problem {
                 code: "erased_person".to_owned(),
                 detail: "is the address of a person who was erased".to_owned(),
             };
-            let detail = "a person with this e-mail address was erased, and this tenant does not take erased persons in again";
+            let detail =
+                "a person with this e-mail address was erased, and this tenant does not take erased persons in again";
             Problem::new(Code::ErasedPerson, detail).errors(vec![error])
         }
         Refused::KeyReused => Problem::new(

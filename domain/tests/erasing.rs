@@ -70,7 +70,10 @@ fn an_erased_person_takes_nothing_but_being_erased_again() {
             events.extend(fold(&events).decide(ProspectCommand::Delete, &context()).expect("deleted"));
         }
         let erased = fold(&events).decide(erase(), &context()).expect("erased");
-        assert_eq!((erased[0].name(), erased[0].payload().as_str()), ("ProspectErased", r#"{"reason":"request 4711"}"#));
+        assert_eq!(
+            (erased[0].name(), erased[0].payload().as_str()),
+            ("ProspectErased", r#"{"reason":"request 4711"}"#)
+        );
         events.extend(erased);
         let prospect = fold(&events);
         assert_forgotten(&prospect);
@@ -149,7 +152,9 @@ fn carried_out(history: &[ProspectEvent], step: &Step) -> Vec<ProspectEvent> {
     let decided = match step {
         Step::Register(body) => prospect.decide(person(body.clone()), &context()),
         Step::Update(body) => prospect.decide(update(body.clone()), &context()),
-        Step::Row(body) => domain::prospect::take_in(&prospect, &[row(1, body)], &ConflictRule::Newest).map(|taken| taken.events),
+        Step::Row(body) => {
+            domain::prospect::take_in(&prospect, &[row(1, body)], &ConflictRule::Newest).map(|taken| taken.events)
+        }
         Step::Undo => Ok(match domain::prospect::undo(history, IMPORT) {
             Undo::By(event) => vec![event],
             _ => Vec::new(),

@@ -28,13 +28,17 @@ pub struct Wrapped {
 #[derive(Debug, thiserror::Error)]
 pub enum RetireError {
     /// It is the one that new keys are wrapped by.
-    #[error("`{0}` is the first key of the key file, which wraps new keys: put a newer one before it and run `prospectus keys rewrap`")]
+    #[error(
+        "`{0}` is the first key of the key file, which wraps new keys: put a newer one before it and run `prospectus keys rewrap`"
+    )]
     Current(String),
     /// The log does not know it.
     #[error("this log knows no key-encryption key `{0}`")]
     Unknown(String),
     /// It still wraps keys.
-    #[error("`{id}` still wraps {keys} keys: run `prospectus keys rewrap` with a key file whose first `wrap` line is another key")]
+    #[error(
+        "`{id}` still wraps {keys} keys: run `prospectus keys rewrap` with a key file whose first `wrap` line is another key"
+    )]
     InUse {
         /// Its name.
         id: String,
@@ -60,7 +64,12 @@ pub async fn wrapped(client: &impl GenericClient) -> Result<Vec<Wrapped>, tokio_
                (SELECT count(*) FROM log.import_files AS f WHERE f.wrapping_key_id = w.wrapping_key_id),
                w.retired_at IS NOT NULL
         FROM log.wrapping_keys AS w WHERE w.wrapping_key_id <> 'index' ORDER BY w.created_at, w.wrapping_key_id";
-    let of = |row: &Row| Wrapped { wrapping_key_id: row.get(0), persons: row.get(1), imports: row.get(2), retired: row.get(3) };
+    let of = |row: &Row| Wrapped {
+        wrapping_key_id: row.get(0),
+        persons: row.get(1),
+        imports: row.get(2),
+        retired: row.get(3),
+    };
     Ok(client.query(SQL, &[]).await?.iter().map(of).collect())
 }
 
@@ -132,7 +141,9 @@ pub async fn retire(client: &mut Client, keyring: &Keyring, id: &str) -> Result<
     }
     let transaction = client.transaction().await?;
     // Nobody may be about to commit a key wrapped by it: persons' keys are written under the log's lock, imports' wait for this one.
-    transaction.batch_execute("SELECT log.take_lock(); LOCK TABLE log.import_files IN SHARE ROW EXCLUSIVE MODE").await?;
+    transaction
+        .batch_execute("SELECT log.take_lock(); LOCK TABLE log.import_files IN SHARE ROW EXCLUSIVE MODE")
+        .await?;
     let found = wrapped(&transaction).await?.into_iter().find(|one| one.wrapping_key_id == id);
     let found = found.ok_or_else(|| RetireError::Unknown(id.to_owned()))?;
     match found.persons + found.imports {

@@ -50,13 +50,20 @@ async fn person(prospects: &Executor<Prospect>, fields: Value) -> Uuid {
 async fn open() -> (Opened, Client, Executor<Prospect>) {
     let opened = support::open().await;
     let client = opened.database.superuser().await;
-    client.execute("INSERT INTO access.tenants (tenant_id, name) VALUES ($1, 'test')", &[&TENANT]).await.expect("a tenant");
+    client
+        .execute("INSERT INTO access.tenants (tenant_id, name) VALUES ($1, 'test')", &[&TENANT])
+        .await
+        .expect("a tenant");
     let prospects = Executor::new(opened.store.clone(), CACHE);
     (opened, client, prospects)
 }
 
 async fn count(client: &Client, sql: &str) -> i64 {
-    client.query_one(&format!("SELECT count(*) FROM {sql}"), &[]).await.unwrap_or_else(|error| panic!("{error}: {sql}")).get(0)
+    client
+        .query_one(&format!("SELECT count(*) FROM {sql}"), &[])
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"))
+        .get(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,14 +71,19 @@ async fn with_the_event_the_key_and_all_that_the_person_was_ever_found_by_go() {
     let (opened, client, prospects) = open().await;
     let reference = |id: &str| json!([{"source": "crm", "id": id}]);
     let ada = person(&prospects, json!({"email": "ada@one.example", "external_refs": reference("1")})).await;
-    execute(&prospects, ada, update(json!({"email": "ada@two.example", "external_refs": reference("2")}))).await.expect("changed");
+    execute(&prospects, ada, update(json!({"email": "ada@two.example", "external_refs": reference("2")})))
+        .await
+        .expect("changed");
     execute(&prospects, ada, ProspectCommand::Delete).await.expect("deleted");
     let other = person(&prospects, json!({"email": "ada@two.example", "external_refs": reference("2")})).await;
     assert_eq!((count(&client, "log.claims").await, count(&client, "log.matches").await), (3, 1));
 
     let answer = execute(&prospects, ada, erase()).await.expect("erased");
     let row = client
-        .query_one("SELECT wrapped_key, wrapping_key_id, erased_position FROM log.person_keys WHERE person_id = $1", &[&ada])
+        .query_one(
+            "SELECT wrapped_key, wrapping_key_id, erased_position FROM log.person_keys WHERE person_id = $1",
+            &[&ada],
+        )
         .await
         .expect("the row stays");
     assert_eq!(
@@ -128,8 +140,13 @@ async fn another_process_forgets_what_it_kept_and_what_it_loaded_meanwhile() {
     }
     // In another life of the log the same positions mean others: the list is read again from where it parted.
     let bob = person(&prospects, json!({"first_name": "Bob"})).await;
-    client.batch_execute("INSERT INTO log.epochs (number, epoch_id, first_position, system_identifier, timeline)
-        SELECT number + 1, gen_random_uuid(), 1, system_identifier, timeline FROM log.epochs").await.expect("an epoch");
+    client
+        .batch_execute(
+            "INSERT INTO log.epochs (number, epoch_id, first_position, system_identifier, timeline)
+        SELECT number + 1, gen_random_uuid(), 1, system_identifier, timeline FROM log.epochs",
+        )
+        .await
+        .expect("an epoch");
     execute(&prospects, bob, erase()).await.expect("erased");
     let told = follower.look(&client).await.expect("a look");
     assert!(told.contains(&(TENANT, bob)) && told.contains(&(TENANT, ada)), "{told:?}");
@@ -306,7 +323,9 @@ async fn keys_are_wrapped_anew_while_commands_run_and_the_old_one_goes() {
     rewrap(&worker, &new, |_| {}).await.expect("wrapped anew");
     assert_eq!(rewrap(&worker, &new, |_| {}).await.expect("nothing is left"), 0);
     assert_eq!(count(&client, "log.person_keys WHERE wrapped_key IS NULL").await, 2, "the erased stay erased");
-    for sql in ["UPDATE log.person_keys SET erased_position = NULL", "DELETE FROM log.person_keys", "SELECT * FROM log.events"] {
+    for sql in
+        ["UPDATE log.person_keys SET erased_position = NULL", "DELETE FROM log.person_keys", "SELECT * FROM log.events"]
+    {
         let error = worker.batch_execute(sql).await.expect_err(sql);
         assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error}");
     }
@@ -322,7 +341,10 @@ async fn keys_are_wrapped_anew_while_commands_run_and_the_old_one_goes() {
     assert_eq!(rewrap(&worker, &new, |_| {}).await.expect("wrapped anew"), 1);
     retire(&mut client, &new, "k1").await.expect("nothing is wrapped by it");
     let states = wrapped(&client).await.expect("a count");
-    assert_eq!(states.iter().map(|one| (one.wrapping_key_id.as_str(), one.retired)).collect::<Vec<_>>(), [("k1", true), ("k2", false)]);
+    assert_eq!(
+        states.iter().map(|one| (one.wrapping_key_id.as_str(), one.retired)).collect::<Vec<_>>(),
+        [("k1", true), ("k2", false)]
+    );
     without.verify(&client, true).await.expect("the key file may do without it");
     assert!(matches!(old.verify(&client, true).await, Err(KeyError::Retired(_))), "a key file with the old key first");
     let late = in_old.create(Uuid::now_v7(), register(json!({"first_name": "Too late"})), &request(None)).await;

@@ -9,8 +9,8 @@
 
 pub mod columns;
 pub mod config;
-mod elsewhere;
 mod connection;
+mod elsewhere;
 mod fanout;
 mod lag;
 pub mod live;

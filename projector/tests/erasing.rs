@@ -52,7 +52,11 @@ async fn a_rebuild_after_erasures_gives_the_same_rows_and_other_generations_are_
     migrations::create_generation(&transaction, COMPANY_PROSPECT, 2, 1).await.expect("another generation");
     transaction.commit().await.expect("made");
     opened.sql("INSERT INTO read_2.company_prospect SELECT * FROM read_1.company_prospect").await;
-    assert_eq!((marked_rows(&opened, "read_1").await, marked_rows(&opened, "read_2").await), (4, 4), "the search can find");
+    assert_eq!(
+        (marked_rows(&opened, "read_1").await, marked_rows(&opened, "read_2").await),
+        (4, 4),
+        "the search can find"
+    );
 
     opened.command_prospect(TENANT, ids[3], assign(Some(company))).await.expect("assigned");
     for id in &ids {
@@ -67,7 +71,8 @@ async fn a_rebuild_after_erasures_gives_the_same_rows_and_other_generations_are_
         let erased = format!("SELECT count(*) FROM {schema}.company_prospect WHERE prospect_erased_at IS NOT NULL");
         assert_eq!(opened.number(&erased).await, 4, "{schema}");
     }
-    let deleted = "SELECT count(*) FROM read_1.company_prospect WHERE prospect_deleted_at IS NOT NULL AND job_title = 'CTO'";
+    let deleted =
+        "SELECT count(*) FROM read_1.company_prospect WHERE prospect_deleted_at IS NOT NULL AND job_title = 'CTO'";
     assert_eq!(opened.number(deleted).await, 4, "an erased person counts as deleted; what identifies nobody stays");
 
     let live = opened.written().await;
@@ -93,7 +98,7 @@ async fn a_comparison_before_the_erasure_skips_what_was_erased_since_and_nothing
     // The projection has not come to the event: the rows still show the person, and the log cannot say any more what they should show.
     assert_eq!(marked_rows(&opened, "read_1").await, 1);
     assert_eq!(opened.verify().await.differences, 0);
-    let report = |sql: String| async {
+    let report = async |sql: String| {
         opened.sql(&sql).await;
         opened.verify().await.differences
     };
@@ -103,7 +108,8 @@ async fn a_comparison_before_the_erasure_skips_what_was_erased_since_and_nothing
     }
     let changed = format!("UPDATE read_1.company_prospect SET job_title = 'CEO' WHERE row_id = '{erased}'");
     assert_eq!(report(changed).await, 1, "what is not personal is compared");
-    let changed = format!("UPDATE read_1.company_prospect SET city = 'x', prospect_city = 'Bonn' WHERE row_id = '{other}'");
+    let changed =
+        format!("UPDATE read_1.company_prospect SET city = 'x', prospect_city = 'Bonn' WHERE row_id = '{other}'");
     assert_eq!(report(changed.replace("city = 'x', ", "")).await, 2, "others are compared in everything");
     go_on(&opened).await;
     assert_eq!(opened.verify().await.differences, 1, "the erasure has put the one row right");

@@ -12,7 +12,8 @@ use tests::{Answer, Client, TestStack, eventually, run_prospectus};
 use crate::imports::{import, reasons, rows, tally};
 
 async fn erase(client: &Client, id: &str) -> Answer {
-    let answer = client.command(Method::POST, &format!("/v1/prospects/{id}/erase"), &json!({"reason": "request 4711"})).await;
+    let answer =
+        client.command(Method::POST, &format!("/v1/prospects/{id}/erase"), &json!({"reason": "request 4711"})).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     answer
 }
@@ -51,24 +52,33 @@ async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
     }
     let refused = client.command(Method::POST, &format!("{path}/erase"), &json!({})).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(refused.json["errors"][0]["detail"].as_str().is_some_and(|detail| detail.contains("no personal data")), "{refused:?}");
+    assert!(
+        refused.json["errors"][0]["detail"].as_str().is_some_and(|detail| detail.contains("no personal data")),
+        "{refused:?}"
+    );
     let headers = [("if-match", "\"1\"")];
     let body = json!({"reason": "request 4711"}).to_string();
-    let stale = client.try_command(Method::POST, &format!("{path}/erase"), &headers, body.clone()).await.expect("an answer");
+    let stale =
+        client.try_command(Method::POST, &format!("{path}/erase"), &headers, body.clone()).await.expect("an answer");
     assert_eq!(stale.status, StatusCode::PRECONDITION_FAILED);
 
     let headers = [("idempotency-key", "once"), ("if-match", "\"2\"")];
-    let erased = client.try_command(Method::POST, &format!("{path}/erase"), &headers, body.clone()).await.expect("an answer");
+    let erased =
+        client.try_command(Method::POST, &format!("{path}/erase"), &headers, body.clone()).await.expect("an answer");
     assert_eq!((erased.status, erased.json["version"].as_i64()), (StatusCode::OK, Some(3)), "{erased:?}");
     // Written down before it was answered; the other process has it soon after.
     let line = &listed(&test, Part::CommandService(1))[0];
     assert_eq!((line["person_id"].as_str(), line["position"].as_i64()), (Some(ada.as_str()), Some(erased.position())));
     assert_eq!(line.as_object().map(serde_json::Map::len), Some(5), "nothing personal: {line}");
-    eventually("the other service's list", async || (listed(&test, Part::CommandService(2)).len() == 1).then_some(())).await;
+    eventually("the other service's list", async || (listed(&test, Part::CommandService(2)).len() == 1).then_some(()))
+        .await;
     let other = client.to(&test.stack, Part::CommandService(2));
     for client in [&client, &other] {
         assert_eq!(erase(client, &ada).await.position(), erased.position(), "again changes nothing");
-        let same = client.try_command(Method::POST, &format!("{path}/erase"), &headers, body.clone()).await.expect("an answer");
+        let same = client
+            .try_command(Method::POST, &format!("{path}/erase"), &headers, body.clone())
+            .await
+            .expect("an answer");
         assert_eq!(same.json, erased.json, "the first answer");
         for (method, path, body) in [
             (Method::PATCH, path.clone(), json!({"first_name": "Ada"})),
@@ -78,7 +88,11 @@ async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
             (Method::POST, format!("/v1/reviews/{ada}/resolve"), json!({"leave": true})),
         ] {
             let refused = client.command(method, &path, &body).await;
-            assert_eq!((refused.status, &refused.json["code"]), (StatusCode::CONFLICT, &json!("erased")), "{path}: {refused:?}");
+            assert_eq!(
+                (refused.status, &refused.json["code"]),
+                (StatusCode::CONFLICT, &json!("erased")),
+                "{path}: {refused:?}"
+            );
         }
     }
     assert_eq!(listed(&test, Part::CommandService(2)).len(), 1);
@@ -97,8 +111,14 @@ async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
     assert_eq!(found.json["items"], json!([]), "{found:?}");
     let events = client.read("/v1/events", position).await;
     let of_ada: Vec<&Value> = events.json["items"].as_array().expect("events").iter().collect();
-    assert_eq!(of_ada.iter().map(|event| &event["type"]).collect::<Vec<_>>(), ["ProspectRegistered", "ProspectProfileUpdated", "ProspectErased"]);
-    assert_eq!((&of_ada[0]["payload"]["personal"], &of_ada[1]["payload"]["personal"]), (&json!("erased"), &json!("erased")));
+    assert_eq!(
+        of_ada.iter().map(|event| &event["type"]).collect::<Vec<_>>(),
+        ["ProspectRegistered", "ProspectProfileUpdated", "ProspectErased"]
+    );
+    assert_eq!(
+        (&of_ada[0]["payload"]["personal"], &of_ada[1]["payload"]["personal"]),
+        (&json!("erased"), &json!("erased"))
+    );
     assert_eq!(of_ada[2]["payload"], json!({"reason": "request 4711"}));
     let list = run_prospectus(&test, &["erasures", "list", "--tenant", "demo", "--json"]).await.json();
     assert_eq!((list.as_array().map(Vec::len), &list[0]["prospect_id"]), (Some(1), &json!(ada)));
@@ -110,7 +130,8 @@ async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
 async fn an_erasure_that_is_not_written_down_outside_is_not_acknowledged() {
     let test = TestStack::start().await;
     let client = test.client();
-    let [ada, bob] = [person(&client, json!({"first_name": "Ada"})).await, person(&client, json!({"first_name": "Bob"})).await];
+    let [ada, bob] =
+        [person(&client, json!({"first_name": "Ada"})).await, person(&client, json!({"first_name": "Bob"})).await];
     erase(&client, &ada).await;
     let list = test.directory().join("erasures-command_service.ndjson");
     let kept = std::fs::read(&list).expect("the list");
@@ -122,7 +143,11 @@ async fn an_erasure_that_is_not_written_down_outside_is_not_acknowledged() {
     for _ in 0..2 {
         let path = format!("/v1/prospects/{bob}/erase");
         let answer = client.command(Method::POST, &path, &json!({"reason": "asked to"})).await;
-        assert_eq!((answer.status, &answer.json["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("erasure_incomplete")), "{answer:?}");
+        assert_eq!(
+            (answer.status, &answer.json["code"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("erasure_incomplete")),
+            "{answer:?}"
+        );
         assert!(answer.headers.contains_key("retry-after"));
     }
     test.stack.stop(Part::CommandService(1)).await.expect("it stops");
@@ -132,7 +157,10 @@ async fn an_erasure_that_is_not_written_down_outside_is_not_acknowledged() {
     test.stack.start_part(Part::CommandService(1)).await.expect("it starts");
     erase(&client, &bob).await;
     let listed = listed(&test, Part::CommandService(1));
-    assert_eq!(listed.iter().map(|line| line["person_id"].as_str()).collect::<Vec<_>>(), [Some(ada.as_str()), Some(bob.as_str())]);
+    assert_eq!(
+        listed.iter().map(|line| line["person_id"].as_str()).collect::<Vec<_>>(),
+        [Some(ada.as_str()), Some(bob.as_str())]
+    );
     test.finish().await;
 }
 
@@ -150,15 +178,27 @@ async fn the_tenants_rule_says_whether_an_erased_person_is_let_in_again() {
         let again = import(&client, query, LIST).await;
         assert_eq!(tally(&again)[5], 1, "{query}: {again}");
         let outcomes = rows(&client, &again).await;
-        assert_eq!((&outcomes[0]["outcome"], reasons(&outcomes).get("erased_person")), (&json!("refused"), Some(&1)), "{outcomes:?}");
+        assert_eq!(
+            (&outcomes[0]["outcome"], reasons(&outcomes).get("erased_person")),
+            (&json!("refused"), Some(&1)),
+            "{outcomes:?}"
+        );
         assert_ne!(outcomes[1]["outcome"], json!("refused"));
     }
     for (method, path, body) in [
         (Method::POST, "/v1/prospects".to_owned(), json!({"email": "Ada@ACME.example"})),
-        (Method::PATCH, format!("/v1/prospects/{}", outcomes[1]["prospect_ids"][0].as_str().expect("Bob")), json!({"email": "ada@acme.example"})),
+        (
+            Method::PATCH,
+            format!("/v1/prospects/{}", outcomes[1]["prospect_ids"][0].as_str().expect("Bob")),
+            json!({"email": "ada@acme.example"}),
+        ),
     ] {
         let refused = client.command(method, &path, &body).await;
-        assert_eq!((refused.status, &refused.json["code"]), (StatusCode::CONFLICT, &json!("erased_person")), "{refused:?}");
+        assert_eq!(
+            (refused.status, &refused.json["code"]),
+            (StatusCode::CONFLICT, &json!("erased_person")),
+            "{refused:?}"
+        );
         assert_eq!(refused.json["errors"][0]["pointer"], "/email");
         assert!(!refused.json.to_string().to_lowercase().contains("ada@"), "{refused:?}");
     }

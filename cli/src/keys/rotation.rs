@@ -44,7 +44,13 @@ pub(super) async fn rewrap(args: &Args, primary: &Primary) -> anyhow::Result<Out
     let rows: Vec<Vec<Value>> = after
         .iter()
         .map(|one| {
-            let state = if one.wrapping_key_id == keyring.current_id() { "current" } else if one.retired { "retired" } else { "" };
+            let state = if one.wrapping_key_id == keyring.current_id() {
+                "current"
+            } else if one.retired {
+                "retired"
+            } else {
+                ""
+            };
             vec![one.wrapping_key_id.clone().into(), one.persons.into(), one.imports.into(), state.into()]
         })
         .collect();
@@ -52,9 +58,12 @@ pub(super) async fn rewrap(args: &Args, primary: &Primary) -> anyhow::Result<Out
     let mut text = format!("{done} keys are wrapped anew by {}\n", keyring.current_id());
     text.push_str(&table(&columns, &rows));
     if left > 0 {
-        text.push_str("some service still wraps with another key: restart it with the new key file, and run this again\n");
+        text.push_str(
+            "some service still wraps with another key: restart it with the new key file, and run this again\n",
+        );
     }
-    let keys: Value = rows.iter().map(|row| json!({"key": row[0], "persons": row[1], "imports": row[2], "state": row[3]})).collect();
+    let keys: Value =
+        rows.iter().map(|row| json!({"key": row[0], "persons": row[1], "imports": row[2], "state": row[3]})).collect();
     Ok(Output { well: left == 0, ..Output::new(json!({"rewrapped": done, "left": left, "keys": keys}), text) })
 }
 

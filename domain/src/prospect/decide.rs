@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::{
     EraseProspect, PersonalChanges, PersonalFieldChanges, PersonalFields, PersonalProfile, Prospect, ProspectAssigned,
-    ProspectCommand, ProspectDeleted, ProspectErased, ProspectError, ProspectEvent, ProspectProfileUpdated, ProspectRegistered,
-    ProspectRestored, ProspectReviewResolved, RegisterProspect, ResolveProspect, UpdateProspect,
+    ProspectCommand, ProspectDeleted, ProspectErased, ProspectError, ProspectEvent, ProspectProfileUpdated,
+    ProspectRegistered, ProspectRestored, ProspectReviewResolved, RegisterProspect, ResolveProspect, UpdateProspect,
 };
 use crate::field_error::{FieldErrors, Invalid};
 use crate::personal::Personal;

@@ -92,14 +92,21 @@ async fn whom_a_restored_backup_brings_back_is_erased_again() {
     assert!(ada.erased && ada.personal.fields.first_name.is_none());
     let bob = load(&ids[1]).await;
     assert_eq!((bob.status, bob.personal.fields.first_name.is_some()), (Status::Live, true));
-    let row = sql.query_one("SELECT metadata ->> 'actor', metadata ->> 'source' FROM log.events ORDER BY position DESC LIMIT 1", &[]).await;
+    let row = sql
+        .query_one(
+            "SELECT metadata ->> 'actor', metadata ->> 'source' FROM log.events ORDER BY position DESC LIMIT 1",
+            &[],
+        )
+        .await;
     let row = row.expect("the last event");
     assert_eq!((row.get(0), row.get(1)), ("operator", "erasures reapply"));
     for table in ["claims", "matches"] {
-        let left = format!("SELECT count(*) FROM log.{table} AS t JOIN log.erasures AS e ON e.person_id = t.aggregate_id");
+        let left =
+            format!("SELECT count(*) FROM log.{table} AS t JOIN log.erasures AS e ON e.person_id = t.aggregate_id");
         assert_eq!(sql.query_one(&left, &[]).await.expect("a count").get::<_, i64>(0), 0, "{table}");
     }
-    let mut projection = Projection::open(&database.clone().read_write(), Arc::clone(&keyring)).await.expect("it opens");
+    let mut projection =
+        Projection::open(&database.clone().read_write(), Arc::clone(&keyring)).await.expect("it opens");
     while !projection.step(1_000).await.expect("a step").idle() {}
     let shown = "SELECT count(*) FROM read_1.company_prospect AS t WHERE t::text LIKE '%ada%' OR t::text LIKE '%carl%'";
     assert_eq!(sql.query_one(shown, &[]).await.expect("a count").get::<_, i64>(0), 0);
@@ -110,7 +117,9 @@ async fn whom_a_restored_backup_brings_back_is_erased_again() {
     let sealed = "SELECT wrapping_key_id, wrapped_key FROM log.person_keys WHERE person_id = $1::text::uuid";
     let key = older.query_one(sealed, &[&ids[0]]).await.expect("Ada's key");
     let bring_back = "UPDATE log.person_keys SET wrapping_key_id = $2, wrapped_key = $3, erased_position = NULL WHERE person_id = $1::text::uuid";
-    sql.execute(bring_back, &[&ids[0], &key.get::<_, String>(0), &key.get::<_, Vec<u8>>(1)]).await.expect("brought back");
+    sql.execute(bring_back, &[&ids[0], &key.get::<_, String>(0), &key.get::<_, Vec<u8>>(1)])
+        .await
+        .expect("brought back");
     let emptied = reapply(&test, &url, &["--since", &since]).await;
     assert_eq!(emptied.json(), json!({"erased": 0, "emptied": 1, "already": 1, "unknown": 0}), "{emptied:?}");
     assert_eq!(sql.query_one(open, &[]).await.expect("a count").get::<_, i64>(0), 1, "Bob's alone");
@@ -119,7 +128,8 @@ async fn whom_a_restored_backup_brings_back_is_erased_again() {
     let missing = reapply(&test, &url, &["--since", &since]).await;
     assert!(missing.code == 1 && missing.stdout.contains("no key row"), "{missing:?}");
     // What the stack itself serves has not changed.
-    let erased = client.command(Method::POST, &format!("/v1/prospects/{}/erase", ids[0]), &json!({"reason": "again"})).await;
+    let erased =
+        client.command(Method::POST, &format!("/v1/prospects/{}/erase", ids[0]), &json!({"reason": "again"})).await;
     assert_eq!(erased.json["version"], Value::from(2), "{erased:?}");
     drop((sql, older, projection));
     test.finish().await;

@@ -47,7 +47,13 @@ async fn the_key_is_rotated_while_commands_run_and_then_not_needed() {
         tokio::spawn(async move {
             let mut carried_out = 0;
             while !ended.load(Ordering::SeqCst) {
-                let changed = client.command(Method::PATCH, &format!("/v1/prospects/{ada}"), &json!({"city": format!("City {carried_out}")})).await;
+                let changed = client
+                    .command(
+                        Method::PATCH,
+                        &format!("/v1/prospects/{ada}"),
+                        &json!({"city": format!("City {carried_out}")}),
+                    )
+                    .await;
                 assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
                 person(&client, json!({"first_name": format!("Person {carried_out}")})).await;
                 carried_out += 1;
@@ -64,7 +70,8 @@ async fn the_key_is_rotated_while_commands_run_and_then_not_needed() {
     let retired = run_prospectus(&test, &["keys", "retire", "k1", "--json"]).await;
     assert_eq!(retired.code, 0, "{retired:?}");
     // Without the old key everything opens.
-    let without: String = new.lines().filter(|line| !line.starts_with("wrap k1 ")).map(|line| format!("{line}\n")).collect();
+    let without: String =
+        new.lines().filter(|line| !line.starts_with("wrap k1 ")).map(|line| format!("{line}\n")).collect();
     start_with(&test, &without).await;
     let changed = client.command(Method::PATCH, &format!("/v1/prospects/{ada}"), &json!({"last_name": "King"})).await;
     assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
@@ -88,16 +95,32 @@ async fn a_service_with_a_wrong_key_file_says_so_and_does_not_start() {
     let (before, good) = (state().await, key_file(&test));
     let line = |name: &str| good.lines().find(|line| line.starts_with(name)).expect("a line").to_owned();
     for (keys, says) in [
-        (good.replace(&line("wrap k1"), &format!("wrap k1 {OTHER_KEY}")), "key `k1` of the key file is not the key of that name"),
-        (good.replace(&line("wrap k1"), &format!("wrap k2 {OTHER_KEY}")), "key-encryption key `k1` is not in the key file"),
-        (good.replace(&line("index"), &format!("index {OTHER_KEY}")), "key `index` of the key file is not the key of that name"),
+        (
+            good.replace(&line("wrap k1"), &format!("wrap k1 {OTHER_KEY}")),
+            "key `k1` of the key file is not the key of that name",
+        ),
+        (
+            good.replace(&line("wrap k1"), &format!("wrap k2 {OTHER_KEY}")),
+            "key-encryption key `k1` is not in the key file",
+        ),
+        (
+            good.replace(&line("index"), &format!("index {OTHER_KEY}")),
+            "key `index` of the key file is not the key of that name",
+        ),
         (good.replace(&line("index"), ""), "the key file has no line `index <key>`"),
     ] {
-        let roles = [("command-service", "prospectus_appender"), ("projector", "prospectus_projector"), ("query-service", "prospectus_query")];
+        let roles = [
+            ("command-service", "prospectus_appender"),
+            ("projector", "prospectus_projector"),
+            ("query-service", "prospectus_query"),
+        ];
         for (service, role) in roles {
             let mut command = program(service);
             let url = test.stack.role_url(role, Part::Primary);
-            command.env("PROSPECTUS_LISTEN", "127.0.0.1:0").env("PROSPECTUS_KEYRING", &keys).env("PROSPECTUS_NATS_URL", "nats://127.0.0.1:1");
+            command
+                .env("PROSPECTUS_LISTEN", "127.0.0.1:0")
+                .env("PROSPECTUS_KEYRING", &keys)
+                .env("PROSPECTUS_NATS_URL", "nats://127.0.0.1:1");
             command.env("PROSPECTUS_DATABASE_URL", &url).env("PROSPECTUS_REPLICA_DATABASE_URLS", &url);
             let refused = tokio::time::timeout(tests::PATIENCE, ran(command)).await.expect("it ends by itself");
             assert_ne!(refused.code, 0, "{service}: {refused:?}");

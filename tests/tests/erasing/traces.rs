@@ -44,7 +44,10 @@ async fn bring_in(client: &Client) -> Vec<String> {
     // Sent twice under one key; and refused in ways that know the values.
     let headers = [("idempotency-key", "same")];
     for _ in 0..2 {
-        let answer = client.try_command(Method::POST, "/v1/prospects", &headers, marked(2).to_string()).await.expect("an answer");
+        let answer = client
+            .try_command(Method::POST, "/v1/prospects", &headers, marked(2).to_string())
+            .await
+            .expect("an answer");
         assert_eq!(answer.status, StatusCode::CREATED);
         ids.push(answer.id());
     }
@@ -53,7 +56,9 @@ async fn bring_in(client: &Client) -> Vec<String> {
     client.try_command(Method::POST, "/v1/prospects", &[], broken).await.expect("an answer");
     // A list: a free-mail address leads to no company, so that what it says of one is kept with the person, in review.
     let list = |city: &str| {
-        format!("ID,Email,First,City,Company\n{MARK}7,{MARK}7@gmail.com,{MARK}First,{MARK}{city},{MARK}Company\n{MARK}8,{MARK}8@gmail.com,{MARK}Eight,{MARK}{city},\n")
+        format!(
+            "ID,Email,First,City,Company\n{MARK}7,{MARK}7@gmail.com,{MARK}First,{MARK}{city},{MARK}Company\n{MARK}8,{MARK}8@gmail.com,{MARK}Eight,{MARK}{city},\n"
+        )
     };
     let first = import_mapped(client, "source=crm", MAPPING, list("Ulm").as_bytes()).await;
     let outcomes = rows(client, &first).await;
@@ -66,7 +71,8 @@ async fn bring_in(client: &Client) -> Vec<String> {
     let second = import_mapped(client, "source=web", MAPPING, list("Bonn").as_bytes()).await;
     let path = format!("/v1/imports/{}", second["id"].as_str().expect("an id"));
     client.command(Method::POST, &format!("{path}/undo"), &json!({})).await;
-    eventually("the import is taken back", async || (get(client, &path).await.json["state"] == "undone").then_some(())).await;
+    eventually("the import is taken back", async || (get(client, &path).await.json["state"] == "undone").then_some(()))
+        .await;
     // A list of lines of JSON that is only rehearsed.
     let line = format!("{{\"Email\":\"{MARK}9@gmail.com\",\"First Name\":\"{MARK}Nine\"}}\n");
     import(client, "source=web&dry_run=true", line).await;
@@ -90,7 +96,10 @@ async fn drop_old_wal(test: &TestStack, primary: &Sql) {
     primary.batch_execute("CHECKPOINT").await.expect("a checkpoint");
     eventually("old WAL is gone on both", async || {
         // A little WAL of another segment, so that the switch makes a new one.
-        primary.batch_execute("SELECT pg_logical_emit_message(true, 'test', 'x'); SELECT pg_switch_wal(); CHECKPOINT").await.expect("a checkpoint");
+        primary
+            .batch_execute("SELECT pg_logical_emit_message(true, 'test', 'x'); SELECT pg_switch_wal(); CHECKPOINT")
+            .await
+            .expect("a checkpoint");
         let end: String = primary.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("the end").get(0);
         let caught_up = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn");
         if !replica.query_one(&caught_up, &[]).await.expect("the replay").get::<_, bool>(0) {
@@ -140,7 +149,8 @@ fn holds(bytes: &[u8], needle: &[u8]) -> bool {
 
 /// A text dump of the whole database.
 async fn dump(test: &TestStack, primary: &Sql) -> Vec<u8> {
-    let directory: String = primary.query_one("SELECT setting FROM pg_config WHERE name = 'BINDIR'", &[]).await.expect("where").get(0);
+    let directory: String =
+        primary.query_one("SELECT setting FROM pg_config WHERE name = 'BINDIR'", &[]).await.expect("where").get(0);
     let mut command = tokio::process::Command::new(Path::new(&directory).join("pg_dump"));
     command.arg(test.stack.superuser_url(Part::Primary));
     let dump = ran(command).await;
@@ -161,7 +171,8 @@ async fn no_file_of_the_stack_holds_an_erased_persons_data() {
     let ids = bring_in(&client).await;
     assert_eq!(ids.len(), 4, "{ids:?}");
     let last = person(&client, json!({"first_name": "Stays", "email": "stays@mail.example"})).await;
-    let head = client.command(Method::PATCH, &format!("/v1/prospects/{last}"), &json!({"city": "Ulm"})).await.position();
+    let head =
+        client.command(Method::PATCH, &format!("/v1/prospects/{last}"), &json!({"city": "Ulm"})).await.position();
     for id in &ids {
         let shown = client.read(&format!("/v1/prospects/{id}"), Some(head)).await;
         assert!(shown.json.to_string().contains(MARK), "{shown:?}");
@@ -176,7 +187,8 @@ async fn no_file_of_the_stack_holds_an_erased_persons_data() {
     primary.batch_execute("VACUUM (FREEZE, ANALYZE)").await.expect("statistics");
 
     let wrapped = "SELECT wrapped_key FROM log.person_keys WHERE person_id = ANY ($1::text[]::uuid[])";
-    let keys: Vec<Vec<u8>> = primary.query(wrapped, &[&ids]).await.expect("keys").iter().map(|row| row.get(0)).collect();
+    let keys: Vec<Vec<u8>> =
+        primary.query(wrapped, &[&ids]).await.expect("keys").iter().map(|row| row.get(0)).collect();
     assert_eq!(keys.len(), 4);
     let markers = [MARK.as_bytes().to_vec()];
     let files_of = async |schema: &str| {
@@ -188,7 +200,9 @@ async fn no_file_of_the_stack_holds_an_erased_persons_data() {
                        UNION SELECT i.indexrelid FROM pg_index AS i JOIN own ON own.reltoastrelid = i.indrelid) AS f";
         let rows = primary.query(sql, &[&schema]).await.expect("the catalogue");
         let servers = [Part::Primary, Part::Replica(1)].map(|part| test.directory().join(part.name()));
-        rows.iter().flat_map(|row| servers.each_ref().map(|server| server.join(row.get::<_, String>(0)))).collect::<Vec<_>>()
+        rows.iter()
+            .flat_map(|row| servers.each_ref().map(|server| server.join(row.get::<_, String>(0))))
+            .collect::<Vec<_>>()
     };
     // Before: in the read tables' files on both servers, and, WAL aside, nowhere else in anything that the stack has written.
     drop_old_wal(&test, &primary).await;
