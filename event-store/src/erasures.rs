@@ -78,16 +78,21 @@ impl Place {
     }
 
     /// What comes next, at most [`PAGE`], and the place after it. Where the log has begun another life since, it goes back to where that one
-    /// parted.
+    /// parted; where the list is shorter than it was, a backup was brought back, and it begins again.
     ///
     /// # Errors
     /// What the database said.
     pub async fn next(mut self, client: &Client) -> Result<(Vec<Erasure>, Self), tokio_postgres::Error> {
         const LIVES: &str = "-- event_store::erasures::next
-            SELECT max(number), min(first_position) FROM log.epochs WHERE number > $1";
+            SELECT max(number), min(first_position),
+                   coalesce((SELECT position FROM log.erasures ORDER BY position DESC LIMIT 1), 0)
+            FROM log.epochs WHERE number > $1";
         let row = client.query_one(LIVES, &[&self.epoch]).await?;
         if let (Some(epoch), Some(first)) = (row.get::<_, Option<i64>>(0), row.get::<_, Option<i64>>(1)) {
             self = Self { position: self.position.min(first - 1), epoch };
+        }
+        if row.get::<_, i64>(2) < self.position {
+            self.position = 0;
         }
         let found = after(client, self.position).await?;
         self.position = found.last().map_or(self.position, |last| last.position);

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use domain::prospect::{EraseProspect, RegisterProspect, UpdateProspect};
 use domain::{Prospect, ProspectCommand, ProspectError};
 use event_store::append::Refused;
-use event_store::erasures::Follower;
+use event_store::erasures::{Follower, Place};
 use event_store::keyring::KeyError;
 use event_store::load::LoadError;
 use event_store::rewrap::{RetireError, retire, rewrap, wrapped};
@@ -150,6 +150,13 @@ async fn another_process_forgets_what_it_kept_and_what_it_loaded_meanwhile() {
     execute(&prospects, bob, erase()).await.expect("erased");
     let told = follower.look(&client).await.expect("a look");
     assert!(told.contains(&(TENANT, bob)) && told.contains(&(TENANT, ada)), "{told:?}");
+    // So it is where a backup was brought back without another life: the list is shorter than it was.
+    let place = Place::end(&client).await.expect("the end");
+    assert_eq!(place.next(&client).await.expect("a look").0, []);
+    client.execute("DELETE FROM log.erasures WHERE person_id = $1", &[&bob]).await.expect("brought back");
+    let (again, after) = place.next(&client).await.expect("a look");
+    assert_eq!(again.iter().map(|erasure| erasure.person_id).collect::<Vec<_>>(), [ada]);
+    assert!(after.position < place.position && after.epoch == place.epoch);
 }
 
 #[tokio::test(flavor = "multi_thread")]

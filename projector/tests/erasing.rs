@@ -42,8 +42,10 @@ async fn a_rebuild_after_erasures_gives_the_same_rows_and_other_generations_are_
         ids.push(opened.prospect(fields).await);
     }
     let stays = opened.prospect(json!({"last_name": "Stays", "company_id": company})).await;
-    let change = |fields| update_prospect(fields);
-    opened.command_prospect(TENANT, ids[1], change(json!({"city": format!("{MARK}!")}))).await.expect("changed");
+    opened
+        .command_prospect(TENANT, ids[1], update_prospect(json!({"city": format!("{MARK}!")})))
+        .await
+        .expect("changed");
     opened.command_prospect(TENANT, ids[2], ProspectCommand::Delete).await.expect("deleted");
     let mut projection = opened.projection().await;
     step_to_the_end(&mut projection, 1_000).await;
@@ -62,7 +64,7 @@ async fn a_rebuild_after_erasures_gives_the_same_rows_and_other_generations_are_
     for id in &ids {
         opened.command_prospect(TENANT, *id, erase()).await.expect("erased");
     }
-    opened.command_prospect(TENANT, stays, change(json!({"city": "Ulm"}))).await.expect("changed");
+    opened.command_prospect(TENANT, stays, update_prospect(json!({"city": "Ulm"}))).await.expect("changed");
     step_to_the_end(&mut projection, 3).await;
     opened.assert_projected().await;
     assert_eq!(opened.verify_claims().await.differences, 0);
@@ -108,9 +110,8 @@ async fn a_comparison_before_the_erasure_skips_what_was_erased_since_and_nothing
     }
     let changed = format!("UPDATE read_1.company_prospect SET job_title = 'CEO' WHERE row_id = '{erased}'");
     assert_eq!(report(changed).await, 1, "what is not personal is compared");
-    let changed =
-        format!("UPDATE read_1.company_prospect SET city = 'x', prospect_city = 'Bonn' WHERE row_id = '{other}'");
-    assert_eq!(report(changed.replace("city = 'x', ", "")).await, 2, "others are compared in everything");
+    let changed = format!("UPDATE read_1.company_prospect SET prospect_city = 'Bonn' WHERE row_id = '{other}'");
+    assert_eq!(report(changed).await, 2, "others are compared in everything");
     go_on(&opened).await;
     assert_eq!(opened.verify().await.differences, 1, "the erasure has put the one row right");
 }

@@ -1,7 +1,7 @@
 //! `prospectus keys rewrap` and `retire`: another key-encryption key takes the place of the one before.
 
+use event_store::Keyring;
 use event_store::rewrap::{self, Wrapped};
-use event_store::{Keyring, rewrap::retire as retire_key};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use service_kit::config::KeyringArgs;
@@ -74,7 +74,7 @@ pub(super) async fn rewrap(args: &Args, primary: &Primary) -> anyhow::Result<Out
 pub(super) async fn retire(id: &str, args: &Args, primary: &Primary) -> anyhow::Result<Output> {
     let mut client = primary.connect_migrated().await?;
     let keyring = primary::keyring(&args.keyring, &client).await?;
-    retire_key(&mut client, &keyring, id).await?;
+    rewrap::retire(&mut client, &keyring, id).await?;
     Ok(Output::new(
         json!({"key": id, "retired": true}),
         format!("{id} is retired: key files may do without it. Keep it for as long as there are backups from before\n"),
