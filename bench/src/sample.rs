@@ -94,6 +94,7 @@ pub fn append(payload: &str, metadata: &str, claim: bool) -> Append {
         require: Vec::new(),
         match_add: Vec::new(),
         match_remove: Vec::new(),
+        forget: None,
         receipt: None,
         answer: Answer { id, version: 1, position: 0, epoch: String::new(), details: Map::new() },
         epoch: None,

@@ -1,4 +1,6 @@
-//! `prospectus keys`.
+//! `prospectus keys`: API keys of clients, and the rotation of the key-encryption key.
+
+mod rotation;
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use service_kit::auth::{ApiKey, Role};
 use crate::output::Output;
 use crate::primary::{Primary, tenant_id};
 
-/// API keys of clients.
+/// API keys of clients; and the key-encryption keys that wrap the keys of personal data.
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Example:\n  prospectus keys create --tenant acme --role writer --name 'nightly import'")]
 pub enum Command {
@@ -30,6 +32,20 @@ pub enum Command {
         /// Only this tenant's.
         #[arg(long)]
         tenant: Option<String>,
+    },
+    /// Wraps the keys of all persons and imports by the first `wrap` key of the key file, while services run; what is interrupted goes on.
+    ///
+    /// Before: put a `wrap` line with a new key in front of the others in every service's key file, and restart the services. After: `prospectus
+    /// keys retire` the old key; its line is still needed for backups that were made before.
+    #[command(after_help = "Example:\n  prospectus keys rewrap --keyring-file /etc/prospectus/keyring")]
+    Rewrap(rotation::Args),
+    /// Retires a key-encryption key that wraps nothing any more: key files may do without it from then on.
+    #[command(after_help = "Example:\n  prospectus keys retire k1")]
+    Retire {
+        /// Its name in the key file.
+        id: String,
+        #[command(flatten)]
+        keyring: rotation::Args,
     },
     /// Revokes a key; services refuse it within 5 seconds.
     #[command(after_help = "Example:\n  prospectus keys revoke pk_0a1B2c3D4e5F")]
@@ -68,6 +84,8 @@ pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output>
         Command::Create { tenant, role, name } => create(tenant, role.role(), name, primary).await,
         Command::List { tenant } => list(tenant.as_deref(), primary).await,
         Command::Revoke { prefix } => revoke(prefix, primary).await,
+        Command::Rewrap(args) => rotation::rewrap(args, primary).await,
+        Command::Retire { id, keyring } => rotation::retire(id, keyring, primary).await,
     }
 }
 

@@ -6,6 +6,7 @@
 mod api;
 mod audit;
 mod domains;
+mod erasures;
 mod import;
 mod integrity;
 mod keys;
@@ -53,6 +54,8 @@ enum Command {
     Domains(domains::Command),
     Import(Box<import::Args>),
     #[command(subcommand)]
+    Erasures(erasures::Command),
+    #[command(subcommand)]
     Log(log::Command),
 }
 
@@ -78,6 +81,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Audit(command) => audit::run(command, cli.json, primary).await,
         Command::Domains(command) => Ok(domains::run(command)),
         Command::Import(args) => import::run(args).await,
+        Command::Erasures(command) => erasures::run(command, &primary()?).await,
         Command::Log(command) => log::run(command, &primary()?).await,
     }
 }

@@ -1,7 +1,8 @@
 //! The primary that every command works on.
 
 use anyhow::Context;
-use service_kit::config::Secret;
+use event_store::Keyring;
+use service_kit::config::{KeyringArgs, Secret};
 use service_kit::postgres::Database;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -23,6 +24,11 @@ impl Primary {
              such as postgres://postgres:…@host:5432/prospectus",
         )?;
         Ok(Self { database: Database::parse(url.expose(), "prospectus")?.read_write() })
+    }
+
+    /// The server's address, for what makes connections of its own.
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// A connection.
@@ -47,6 +53,16 @@ impl Primary {
         migrations::check(&client).await?;
         Ok(client)
     }
+}
+
+/// The keys of the key file, checked against those that the log was written with.
+///
+/// # Errors
+/// If there is no key file, or it is another log's.
+pub async fn keyring(args: &KeyringArgs, client: &Client) -> anyhow::Result<Keyring> {
+    let keyring = Keyring::parse(args.text()?.expose())?;
+    keyring.verify(client, false).await?;
+    Ok(keyring)
 }
 
 /// The id of the tenant with this name.

@@ -20,15 +20,18 @@ pub enum Command {
         #[arg(long)]
         if_missing: bool,
     },
-    /// Changes what a tenant asks for.
-    #[command(after_help = "Example:\n  prospectus tenants set acme --audit-reads on")]
+    /// Changes what is decided for a tenant.
+    #[command(after_help = "Example:\n  prospectus tenants set acme --audit-reads on --erased-persons refuse")]
     Set {
         /// Its name.
         name: String,
         /// Whether it is noted who reads which of its records. Then nothing is shown that could not be noted. Services know within 5
         /// seconds. `GET /v1/reads` lists the notes.
         #[arg(long, value_enum)]
-        audit_reads: Switch,
+        audit_reads: Option<Switch>,
+        /// What becomes of an e-mail address of a person who was erased, when it is imported or entered again.
+        #[arg(long, value_enum)]
+        erased_persons: Option<ErasedPersons>,
     },
     /// Lists the tenants.
     #[command(after_help = "Example:\n  prospectus tenants list --json")]
@@ -42,6 +45,24 @@ pub enum Switch {
     Off,
 }
 
+/// What becomes of somebody who was erased and is entered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ErasedPersons {
+    /// Refused: a row of an import with the reason `erased_person`, a command with 409.
+    Refuse,
+    /// Let in, as somebody new.
+    Admit,
+}
+
+impl ErasedPersons {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Admit => "admit",
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -49,22 +70,9 @@ pub enum Switch {
 pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
     match command {
         Command::Create { name, if_missing } => create(name, *if_missing, primary).await,
-        Command::Set { name, audit_reads } => set(name, *audit_reads == Switch::On, primary).await,
+        Command::Set { name, audit_reads, erased_persons } => set(name, *audit_reads, *erased_persons, primary).await,
         Command::List => list(primary).await,
     }
-}
-
-async fn set(name: &str, audit_reads: bool, primary: &Primary) -> anyhow::Result<Output> {
-    const SQL: &str = "-- cli::tenants::set
-        UPDATE access.tenants SET audit_reads = $2 /* wanted */ WHERE tenant_id = $1 /* tenant */";
-    let client = primary.connect_migrated().await?;
-    let id = tenant_id(&client, name).await?;
-    client.execute(SQL, &[&id, &audit_reads]).await?;
-    let said = if audit_reads { "it is noted who reads its records" } else { "nobody notes who reads its records" };
-    Ok(Output::new(
-        json!({"tenant_id": id, "name": name, "audit_reads": audit_reads}),
-        format!("tenant {name}: {said}; services know within 5 seconds\n"),
-    ))
 }
 
 async fn create(name: &str, if_missing: bool, primary: &Primary) -> anyhow::Result<Output> {
@@ -88,12 +96,38 @@ async fn create(name: &str, if_missing: bool, primary: &Primary) -> anyhow::Resu
     Ok(Output::new(json!({"tenant_id": id, "name": name}), format!("tenant {name} has the id {id}\n")))
 }
 
+async fn set(
+    name: &str,
+    audit_reads: Option<Switch>,
+    erased_persons: Option<ErasedPersons>,
+    primary: &Primary,
+) -> anyhow::Result<Output> {
+    const SQL: &str = "-- cli::tenants::set
+        UPDATE access.tenants
+        SET audit_reads = coalesce($2 /* noted */, audit_reads), erased_persons = coalesce($3 /* rule */, erased_persons)
+        WHERE tenant_id = $1 /* tenant */ RETURNING audit_reads, erased_persons";
+    anyhow::ensure!(
+        audit_reads.is_some() || erased_persons.is_some(),
+        "nothing is to be set: give --audit-reads, --erased-persons or both"
+    );
+    let client = primary.connect_migrated().await?;
+    let id = tenant_id(&client, name).await?;
+    let noted = audit_reads.map(|switch| switch == Switch::On);
+    let row = client.query_one(SQL, &[&id, &noted, &erased_persons.map(ErasedPersons::name)]).await?;
+    let (noted, rule): (bool, String) = (row.get(0), row.get(1));
+    let said = if noted { "it is noted who reads its records" } else { "nobody notes who reads its records" };
+    Ok(Output::new(
+        json!({"tenant_id": id, "name": name, "audit_reads": noted, "erased_persons": rule}),
+        format!("tenant {name}: {said} (services know within 5 seconds); erased persons who are entered again: {rule}\n"),
+    ))
+}
+
 async fn list(primary: &Primary) -> anyhow::Result<Output> {
     const SQL: &str = "-- cli::tenants::list
         SELECT t.name, t.tenant_id,
                to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
                (SELECT count(*) FROM access.api_keys AS k WHERE k.tenant_id = t.tenant_id AND k.revoked_at IS NULL),
-               t.audit_reads
+               t.audit_reads, t.erased_persons
         FROM access.tenants AS t ORDER BY t.name";
     let rows = primary.connect_migrated().await?.query(SQL, &[]).await?;
     let rows: Vec<Vec<Value>> = rows
@@ -105,8 +139,9 @@ async fn list(primary: &Primary) -> anyhow::Result<Output> {
                 row.get::<_, &str>(2).into(),
                 row.get::<_, i64>(3).into(),
                 row.get::<_, bool>(4).into(),
+                row.get::<_, &str>(5).into(),
             ]
         })
         .collect();
-    Ok(Output::rows(&["name", "tenant_id", "created_at", "keys", "audit_reads"], &rows))
+    Ok(Output::rows(&["name", "tenant_id", "created_at", "keys", "audit_reads", "erased_persons"], &rows))
 }

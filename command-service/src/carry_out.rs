@@ -10,15 +10,16 @@ use event_store::receipt::NewReceipt;
 use event_store::{Answer, Executor, Metadata, Request, Store};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
-use service_kit::auth::Principal;
+use service_kit::auth::{Permission, Principal};
 use service_kit::http::RequestContext;
 use service_kit::problem::{Code, Problem};
 use service_kit::shutdown::Shutdown;
 use uuid::Uuid;
 
+use crate::erasures::ErasureList;
 use crate::import::Imports;
 use crate::operation::{Operation, Target};
-use crate::problems::{company_error, not_carried_out, prospect_error};
+use crate::problems::{company_error, incomplete, not_carried_out, prospect_error};
 
 /// Longest idempotency key, and longest of the ids and names that a client may put into an event's metadata.
 const LABEL_CHARACTERS_MAX: usize = 255;
@@ -32,6 +33,8 @@ pub struct Service {
     pub executors: Arc<Executors>,
     /// Lists of many records.
     pub imports: Arc<Imports>,
+    /// The list of erased persons outside the database.
+    pub erasures: Arc<ErasureList>,
     /// How long one command may take.
     pub deadline: Duration,
     /// Tells batches that this process is to end.
@@ -149,6 +152,10 @@ impl Service {
     async fn execute(&self, caller: &Caller, operation: Operation, terms: Terms<'_>) -> Result<Done, Problem> {
         let tenant_id = caller.principal.tenant_id;
         let executors = &self.executors;
+        let erases = operation.erases();
+        if erases {
+            caller.principal.require(Permission::Administer)?;
+        }
         let receipt = terms.idempotency_key.map(|key| {
             let [method, path, body] = terms.request;
             let parts: [&[u8]; 7] = [b"request", &[0], method, &[0], path, &[0], body];
@@ -192,7 +199,12 @@ impl Service {
             }
             Operation::Prospect(Target::Existing(id), command) => {
                 let changed = executors.prospects.execute(id, command, &request, |_| Map::new()).await;
-                Ok(Done::changed(changed.map_err(|error| not_carried_out(error, prospect_error))?))
+                let answer = changed.map_err(|error| not_carried_out(error, prospect_error))?;
+                if erases {
+                    // The event is the record's last one. It counts as erased when no restored backup can bring it back unnoticed.
+                    self.erasures.keep_up_to(answer.position).await.map_err(|error| incomplete(&error))?;
+                }
+                Ok(Done::changed(answer))
             }
         }
     }

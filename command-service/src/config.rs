@@ -45,6 +45,10 @@ pub struct Config {
     /// The most text of one imported list, in GiB, unpacked.
     #[arg(long, env = "PROSPECTUS_IMPORT_GIB_MAX", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub import_gib_max: u64,
+    /// The list of erased persons outside the database and its backups, a line each, no personal data; a file of this process's own. From
+    /// it `prospectus erasures reapply` forgets again whom a restored backup brings back. Without it erasures stand in the database alone.
+    #[arg(long, env = "PROSPECTUS_ERASURES_FILE")]
+    pub erasures_file: Option<std::path::PathBuf>,
     /// How many of the newest events the relay puts into an empty stream.
     #[arg(long, env = "PROSPECTUS_REFILL_EVENTS", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub refill_events: i64,

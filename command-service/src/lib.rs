@@ -9,6 +9,7 @@
 
 pub mod carry_out;
 pub mod config;
+pub mod erasures;
 pub mod import;
 pub mod merge;
 pub mod operation;
@@ -36,6 +37,7 @@ use tokio::task::JoinSet;
 
 use carry_out::Executors;
 use config::Config;
+use erasures::ErasureList;
 use import::{Imports, Staging};
 
 /// Connections for keys of clients and for removing old receipts.
@@ -68,8 +70,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let text_bytes_max = config.import_gib_max << 30;
     let imports = Arc::new(Imports::new(Arc::clone(&executors), staging, database.clone(), text_bytes_max));
     let deadline = Duration::from_secs(config.command_deadline_seconds);
-    let state =
-        Arc::new(carry_out::Service { executors, imports: Arc::clone(&imports), deadline, shutdown: shutdown.clone() });
+    let erasures = Arc::new(ErasureList::open(config.erasures_file.as_deref(), pool.clone())?);
+    let forgetting = erasures::forget(Arc::clone(&erasures), Arc::clone(&executors), pool.clone(), shutdown.clone());
+    let state = Arc::new(carry_out::Service {
+        executors,
+        imports: Arc::clone(&imports),
+        erasures,
+        deadline,
+        shutdown: shutdown.clone(),
+    });
     let appending = store.appender().state();
     let health = Health::new().check_pool("database", pool.clone()).check("log", move || {
         let available = appending.borrow().available;
@@ -85,6 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(remove_old_receipts(pool, shutdown.clone()));
     tasks.spawn(import::work(imports, shutdown.clone()));
+    tasks.spawn(forgetting);
     if let Some(relay) = relay::work(&config, store.appender().state(), shutdown.clone())? {
         tasks.spawn(relay);
     }

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use domain::company::{AddSocialMedia, MergeInto, RegisterCompany, UpdateCompany};
-use domain::prospect::{AssignProspect, RegisterProspect, UpdateProspect};
+use domain::prospect::{AssignProspect, EraseProspect, RegisterProspect, UpdateProspect};
 use domain::review::Resolve;
 use domain::{CompanyCommand, FieldErrors, ProspectCommand};
 use http::Method;
@@ -57,6 +57,7 @@ pub fn name(method: &Method, path: &str) -> &'static str {
         ("DELETE", ["prospects", _]) => "prospect.delete",
         ("POST", ["prospects", _, "restore"]) => "prospect.restore",
         ("POST", ["prospects", _, "assign"]) => "prospect.assign",
+        ("POST", ["prospects", _, "erase"]) => "prospect.erase",
         ("POST", ["reviews", _, "resolve"]) => "review.resolve",
         _ => UNKNOWN,
     }
@@ -95,11 +96,12 @@ impl Operation {
             },
             ["prospects", id, "restore"] if method == Method::POST => Self::prospect(id, ProspectCommand::Restore),
             ["prospects", id, "assign"] if method == Method::POST => Self::assign_prospect(id, body),
+            ["prospects", id, "erase"] if method == Method::POST => Self::erase_prospect(id, body),
             ["reviews", id, "resolve"] if method == Method::POST => Self::resolve_review(id, body),
             ["companies" | "prospects"]
             | ["companies", _, "restore" | "merge" | "unmerge" | "social-media"]
             | ["companies", _, "social-media", _]
-            | ["prospects", _, "restore" | "assign"]
+            | ["prospects", _, "restore" | "assign" | "erase"]
             | ["reviews", _, "resolve"] => Err(no_method()),
             _ => Err(Problem::new(Code::NotFound, "there is no such path; /docs lists them all")),
         }
@@ -188,6 +190,19 @@ impl Operation {
         Self::prospect(id, ProspectCommand::Assign(assign))
     }
 
+    /// `POST /v1/prospects/{id}/erase`
+    ///
+    /// # Errors
+    /// `invalid_fields`, `not_found`
+    pub fn erase_prospect(id: &str, body: Object) -> Result<Self, Problem> {
+        Self::prospect(id, ProspectCommand::Erase(valid(EraseProspect::parse(Value::Object(body)))?))
+    }
+
+    /// Whether it forgets a person, which takes the right to administer.
+    pub fn erases(&self) -> bool {
+        matches!(self, Self::Prospect(_, ProspectCommand::Erase(_)))
+    }
+
     /// A command on the prospect with this id.
     ///
     /// # Errors
@@ -230,7 +245,9 @@ impl Operation {
             | Self::UnmergeCompany(_)
             | Self::Resolve(..)
             | Self::Company(_, CompanyCommand::Delete | CompanyCommand::Restore)
-            | Self::Prospect(_, ProspectCommand::Delete | ProspectCommand::Restore) => Order::Everything,
+            | Self::Prospect(_, ProspectCommand::Delete | ProspectCommand::Restore | ProspectCommand::Erase(_)) => {
+                Order::Everything
+            }
             Self::Company(Target::Existing(id), _) | Self::Prospect(Target::Existing(id), _) => {
                 Order::Keys(vec![key(&("record", id))])
             }
@@ -279,6 +296,7 @@ mod tests {
             "/{id}/merge",
             "/{id}/unmerge",
             "/{id}/assign",
+            "/{id}/erase",
             "/{id}/social-media",
             "/{id}/social-media/{id}",
             "/{id}/resolve",
@@ -295,9 +313,9 @@ mod tests {
                 names.extend(command.then(|| name(&method, &path)));
             }
         }
-        assert_eq!(names.len(), 14);
+        assert_eq!(names.len(), 15);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 14, "no two have one name");
+        assert_eq!(names.len(), 15, "no two have one name");
     }
 }

@@ -97,6 +97,9 @@ pub fn prospect_error(error: ProspectError) -> Problem {
     match error {
         ProspectError::NotFound => Problem::not_found(),
         ProspectError::Deleted => deleted("prospect"),
+        ProspectError::Erased => {
+            Problem::new(Code::Erased, "the person was erased: the record takes no changes and cannot be restored")
+        }
         ProspectError::NotInReview { company_id: Some(company_id) } => {
             let detail = format!(
                 "the prospect is not in review: it has company {company_id}; POST /v1/prospects/{{id}}/assign gives it another one"
@@ -199,6 +202,14 @@ pub fn not_carried_out<E: std::error::Error>(error: ExecuteError<E>, of_record: 
     }
 }
 
+/// A person is erased, and the list outside the database does not say so.
+pub fn incomplete(error: &crate::erasures::KeepError) -> Problem {
+    tracing::error!(%error, "an erasure could not be written down outside the database");
+    let detail =
+        "the person is erased in the database, but the list of erasures outside it could not be written; send it again";
+    Problem::new(Code::ErasureIncomplete, detail).retry_after(RETRY_SECONDS)
+}
+
 fn refusal(refused: &Refused) -> Problem {
     match refused {
         Refused::ClaimTaken { kind, holder } => claim_taken(kind, *holder),
@@ -210,6 +221,16 @@ fn refusal(refused: &Refused) -> Problem {
                 detail: "must be the id of a company that is there, not deleted and not merged into another".to_owned(),
             };
             Problem::new(Code::InvalidFields, detail).errors(vec![error])
+        }
+        Refused::ErasedPerson => {
+            let error = FieldProblem {
+                pointer: "/email".to_owned(),
+                code: "erased_person".to_owned(),
+                detail: "is the address of a person who was erased".to_owned(),
+            };
+            let detail =
+                "a person with this e-mail address was erased, and this tenant does not take erased persons in again";
+            Problem::new(Code::ErasedPerson, detail).errors(vec![error])
         }
         Refused::KeyReused => Problem::new(
             Code::IdempotencyKeyReused,

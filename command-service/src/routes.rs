@@ -44,6 +44,7 @@ pub fn router(service: Arc<Service>, authenticator: Authenticator, health: Route
         .routes(routes!(prospects::update, prospects::delete))
         .routes(routes!(prospects::restore))
         .routes(routes!(prospects::assign))
+        .routes(routes!(prospects::erase))
         .routes(routes!(reviews::resolve))
         .routes(routes!(batch::batch))
         .routes(routes!(domains::explain))

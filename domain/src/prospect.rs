@@ -8,9 +8,9 @@ mod import;
 mod personal_profile;
 mod state;
 
-pub use command::{AssignProspect, ProspectCommand, RegisterProspect, ResolveProspect, UpdateProspect};
-pub use event::{ProspectAssigned, ProspectDeleted, ProspectEvent, ProspectProfileUpdated, ProspectRegistered};
-pub use event::{ProspectRestored, ProspectReviewResolved};
+pub use command::{AssignProspect, EraseProspect, ProspectCommand, RegisterProspect, ResolveProspect, UpdateProspect};
+pub use event::{ProspectAssigned, ProspectDeleted, ProspectErased, ProspectEvent, ProspectProfileUpdated};
+pub use event::{ProspectRegistered, ProspectRestored, ProspectReviewResolved};
 pub use import::{KnownAs, PersonalImported, ProspectImportUndone, ProspectImported, ProspectSaid, identifies};
 pub use import::{take_in, undo, unidentified};
 pub use personal_profile::{PersonalChanges, PersonalProfile};
@@ -35,6 +35,9 @@ pub enum ProspectError {
     /// It is deleted: only restoring it is possible.
     #[error("the prospect is deleted")]
     Deleted,
+    /// The person was erased: the record takes nothing any more and cannot be restored.
+    #[error("the prospect was erased")]
+    Erased,
     /// Nobody has to decide about it.
     #[error("the prospect is not in review")]
     NotInReview {

@@ -45,6 +45,12 @@ pub trait Record: cqrs_es::Aggregate<Event: RecordEvent, Command: Clone + Send +
     /// What record `id` is found by in this state, sorted, each once.
     fn matches(&self, id: Uuid) -> Vec<Match>;
 
+    /// Whether the person that this record is was erased by one of its events. With the event that makes it so the store empties the
+    /// record's key and forgets what it could be found by, for good.
+    fn is_erased(&self) -> bool {
+        false
+    }
+
     /// Roughly how much memory this state takes, in bytes: the cache is bounded by it.
     fn weight_bytes(&self) -> usize;
 }

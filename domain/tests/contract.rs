@@ -46,6 +46,7 @@ const PROSPECT_SAMPLES: &[(&str, &str)] = &[
     ("ProspectReviewResolved", r#"{"resolution":"left_alone"}"#),
     ("ProspectDeleted", "{}"),
     ("ProspectRestored", "{}"),
+    ("ProspectErased", r#"{"reason":"request 4711"}"#),
 ];
 
 fn check<E: RecordEvent>(samples: &[(&str, &str)]) {

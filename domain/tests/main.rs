@@ -2,6 +2,7 @@
 
 mod company;
 mod contract;
+mod erasing;
 mod imports;
 mod merge;
 mod properties;

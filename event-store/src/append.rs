@@ -12,6 +12,7 @@
 
 mod batch;
 mod dispatch;
+mod forget;
 mod lane;
 mod session;
 
@@ -27,6 +28,7 @@ use crate::epoch::Epoch;
 use crate::keyring::WrappedKey;
 use crate::receipt::{Answer, NewReceipt};
 use dispatch::Dispatch;
+pub(crate) use forget::forget_again;
 
 /// Places for commands that are accepted and not answered yet; where none is free, one more is refused.
 pub const QUEUE_PLACES: usize = 4_096;
@@ -74,6 +76,19 @@ pub struct KeyedValue {
     pub aggregate_id: Uuid,
 }
 
+/// A person who is erased by the last of a command's events: the key is emptied in the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    /// The record.
+    pub person: Uuid,
+    /// Sequence of the event that says so.
+    pub sequence: i64,
+    /// Every claim that it ever held: removed, released or not.
+    pub claims: Vec<KeyedValue>,
+    /// Everything that it was ever found by: removed, and kept apart as what an erased person is recognised by.
+    pub matches: Vec<KeyedValue>,
+}
+
 /// What one command writes, all of it or nothing.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -93,6 +108,8 @@ pub struct Append {
     pub match_add: Vec<KeyedValue>,
     /// Matches to remove.
     pub match_remove: Vec<KeyedValue>,
+    /// The person who is erased by it.
+    pub forget: Option<Forget>,
     /// The idempotency key's receipt, if the client sent one.
     pub receipt: Option<NewReceipt>,
     /// Answer to the client; position and epoch are filled in if events are appended.
@@ -125,6 +142,9 @@ pub enum Refused {
         /// Who should hold it.
         aggregate_id: Uuid,
     },
+    /// It names a person who was erased, and the tenant does not let such persons in again.
+    #[error("it names an erased person")]
+    ErasedPerson,
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used with another request")]
     KeyReused,

@@ -2,7 +2,8 @@
 //! HMACs that personal values are found by.
 //!
 //! The key file has one line `wrap <id> <32 bytes in base64>` per key-encryption key, the first for new persons, and one line
-//! `index <32 bytes in base64>`. Room for a key service (Vault, a cloud's) is here: whatever can wrap and unwrap 32 bytes.
+//! `index <32 bytes in base64>`. Keys of persons and imports go through [`Keyring::wrap`] and [`Keyring::unwrap`] and nowhere else: a key
+//! service (Vault, a cloud's) that wraps and unwraps 32 bytes takes its place there (`docs/personal-data.md`).
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -63,6 +64,11 @@ pub enum KeyError {
     /// The key file has a key of this name, but it is not the one that this log was written with.
     #[error("key `{0}` of the key file is not the key of that name that this log was written with")]
     WrongKey(String),
+    /// New keys would be wrapped by a key that was retired.
+    #[error(
+        "key-encryption key `{0}`, the first of the key file, is retired: put the `wrap` line of a newer one before it, or take it out"
+    )]
+    Retired(String),
     /// A person's key row is not there.
     #[error("person {0} has sealed data but no key row")]
     NoKeyRow(Uuid),
@@ -125,12 +131,18 @@ impl Keyring {
     /// the key file lacks.
     pub async fn verify(&self, client: &Client, may_write: bool) -> Result<(), KeyError> {
         const KNOWN: &str = "-- event_store::keyring::verify, known
-            SELECT wrapping_key_id, proof FROM log.wrapping_keys";
+            SELECT wrapping_key_id, proof, retired_at IS NOT NULL FROM log.wrapping_keys";
         let known = client.query(KNOWN, &[]).await?;
         let mut names = Vec::with_capacity(known.len());
         for row in &known {
-            let (name, proof): (String, &[u8]) = (row.get(0), row.get(1));
-            self.check_proof(&name, proof)?;
+            let (name, proof, retired): (String, &[u8], bool) = (row.get(0), row.get(1), row.get(2));
+            if retired && self.current().id == name {
+                return Err(KeyError::Retired(name));
+            }
+            // Nothing is wrapped by a retired key any more: the key file may do without it.
+            if !retired || self.wrapping_key(&name).is_ok() {
+                self.check_proof(&name, proof)?;
+            }
             names.push(name);
         }
         if !may_write {
@@ -150,7 +162,7 @@ impl Keyring {
         }
         if added {
             // Another service may have been first with another key of the same name: what stands counts.
-            for row in client.query(KNOWN, &[]).await? {
+            for row in client.query(KNOWN, &[]).await?.iter().filter(|row| !row.get::<_, bool>(2)) {
                 self.check_proof(row.get(0), row.get(1))?;
             }
         }
@@ -181,9 +193,31 @@ impl Keyring {
     pub fn new_person_key(&self, tenant: Uuid, person: Uuid) -> Result<(PersonKey, WrappedKey), KeyError> {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *key)?;
-        let current = &self.wrapping[0];
-        let wrapped = encrypt(&current.cipher, &*key, &key_context(tenant, person))?;
-        Ok((PersonKey(key), WrappedKey { wrapping_key_id: current.id.clone(), wrapped }))
+        let key = PersonKey(key);
+        let wrapped = self.wrap(tenant, person, &key)?;
+        Ok((key, wrapped))
+    }
+
+    /// The key-encryption key that wraps new keys: the first of the key file.
+    fn current(&self) -> &WrappingKey {
+        // A key file without one is refused.
+        &self.wrapping[0]
+    }
+
+    /// Name of the key-encryption key that wraps new keys.
+    pub fn current_id(&self) -> &str {
+        &self.current().id
+    }
+
+    /// A person's or import's key in the form that goes into the database, wrapped by the current key-encryption key and bound to tenant and
+    /// owner.
+    ///
+    /// # Errors
+    /// If the operating system gives no random numbers.
+    pub fn wrap(&self, tenant: Uuid, owner: Uuid, key: &PersonKey) -> Result<WrappedKey, KeyError> {
+        let current = self.current();
+        let wrapped = encrypt(&current.cipher, &*key.0, &key_context(tenant, owner))?;
+        Ok(WrappedKey { wrapping_key_id: current.id.clone(), wrapped })
     }
 
     /// A person's key from the form in the database.

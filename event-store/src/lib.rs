@@ -11,6 +11,7 @@ pub mod append;
 pub mod canonical;
 pub mod cqrs;
 pub mod epoch;
+pub mod erasures;
 pub mod event;
 pub mod executor;
 pub mod feed;
@@ -20,6 +21,7 @@ pub mod load;
 pub mod lookup;
 pub mod proof;
 pub mod receipt;
+pub mod rewrap;
 pub mod seal;
 pub mod store;
 

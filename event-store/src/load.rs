@@ -26,6 +26,8 @@ const QUEUE_MAX: usize = 1_024;
 const CONNECTIONS: usize = 2;
 /// Attempts when a connection breaks.
 const ATTEMPTS: usize = 3;
+/// How often it is looked again because a person of the batch was erased meanwhile.
+const LOOKS: usize = 5;
 /// How long the server may take over one query, or to make a connection ready.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
@@ -152,6 +154,10 @@ impl Loader {
     }
 
     fn key(&self, tenant: Uuid, person: Uuid, raw: &Raw) -> Result<Option<PersonKeyState>, KeyError> {
+        if raw.is_torn() {
+            // Emptied, and no event says why: not an erasure.
+            return Err(KeyError::Damaged(person));
+        }
         let row = raw.key.as_ref();
         row.map(|row| seal::key_state(&self.keyring, tenant, person, row.get(1), row.get(2), row.get(3))).transpose()
     }
@@ -165,8 +171,8 @@ impl Loader {
             state.evolve(&read::<R>(tenant, aggregate, row, key.as_ref())?);
         }
         let key = match key {
-            Some(PersonKeyState::Held(key)) => Some(PersonKeyHeld(key)),
-            Some(PersonKeyState::Erased(_)) | None => None,
+            Some(PersonKeyState::Held(key)) if !state.is_erased() => Some(PersonKeyHeld(key)),
+            Some(PersonKeyState::Held(_) | PersonKeyState::Erased(_)) | None => None,
         };
         Ok(Loaded { state, version, position, epoch: Arc::clone(&raw.epoch), key })
     }
@@ -246,6 +252,18 @@ impl Task {
     }
 
     async fn query(&mut self, requests: &[Request]) -> Result<Vec<Raw>, String> {
+        let mut found = self.look(requests).await?;
+        for _ in 0..LOOKS {
+            // Events and keys are two looks: whoever was erased between them has the event in the next one.
+            if !found.iter().any(Raw::is_torn) {
+                break;
+            }
+            found = self.look(requests).await?;
+        }
+        Ok(found)
+    }
+
+    async fn look(&mut self, requests: &[Request]) -> Result<Vec<Raw>, String> {
         if self.session.is_none() {
             self.session = Some(Session::open(&self.database).await.map_err(|error| describe(&error))?);
         }
@@ -280,6 +298,15 @@ impl Task {
             found[ordinality - 1].events.push(row);
         }
         Ok(found)
+    }
+}
+
+impl Raw {
+    /// Whether the key was emptied by an event that is not among these.
+    fn is_torn(&self) -> bool {
+        let erased = self.key.as_ref().and_then(|key| key.get::<_, Option<i64>>(3));
+        let last = self.events.last().map_or(0, |event| event.get::<_, i64>(2));
+        erased.is_some_and(|erased| erased > last)
     }
 }
 

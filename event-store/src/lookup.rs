@@ -1,6 +1,6 @@
 //! Finding records by what they hold or can be found by: many at a time, for those who link many rows to records (decision 5).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -59,6 +59,23 @@ pub async fn matches(
     }
     for records in found.values_mut() {
         records.sort_unstable();
+    }
+    Ok(found)
+}
+
+/// Which of these values, by which records are found, name erased persons whom the tenant does not let in again.
+///
+/// # Errors
+/// What the database said.
+pub async fn erased(client: &Client, tenant: Uuid, values: &[Value]) -> Result<HashSet<Value>, tokio_postgres::Error> {
+    const SQL: &str = "-- event_store::lookup::erased
+        SELECT DISTINCT n.ordinality, e.tenant_id
+        FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS n (kind, key, ordinality)
+        JOIN log.erased_values AS e ON e.tenant_id = $1 AND e.kind = n.kind AND e.key = n.key
+        WHERE access.refuses_erased_persons($1)";
+    let mut found = HashSet::new();
+    for values in values.chunks(VALUES_MAX) {
+        found.extend(ask(client, SQL, tenant, values).await?.into_iter().map(|(place, _)| values[place].clone()));
     }
     Ok(found)
 }

@@ -107,6 +107,12 @@ impl PersonKeys {
         self.keys.get(&(tenant, person))
     }
 
+    /// Of these persons, those who were erased after a position.
+    pub fn erased_after(&self, position: i64) -> impl Iterator<Item = (Uuid, Uuid)> {
+        let erased = move |state: &PersonKeyState| matches!(state, PersonKeyState::Erased(at) if *at > position);
+        self.keys.iter().filter(move |(_, state)| erased(state)).map(|(person, _)| *person)
+    }
+
     /// Reads a stored event and opens its personal member; where the person was erased the member says so.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod appending;
 mod claims;
 mod cqrs;
+mod erasing;
 mod lost_answers;
 mod merging;
 mod receipts;

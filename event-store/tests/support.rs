@@ -80,6 +80,7 @@ pub fn append(aggregate_id: Uuid, version: i64) -> Append {
         require: Vec::new(),
         match_add: Vec::new(),
         match_remove: Vec::new(),
+        forget: None,
         receipt: None,
         answer: Answer {
             id: aggregate_id,

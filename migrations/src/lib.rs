@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "imports", sql: include_str!("../sql/0006_imports.sql") },
     Migration { version: 7, name: "proofs", sql: include_str!("../sql/0007_proofs.sql") },
     Migration { version: 8, name: "reads", sql: include_str!("../sql/0008_reads.sql") },
+    Migration { version: 9, name: "erasures", sql: include_str!("../sql/0009_erasures.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.

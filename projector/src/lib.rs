@@ -10,6 +10,7 @@
 pub mod columns;
 pub mod config;
 mod connection;
+mod elsewhere;
 mod fanout;
 mod lag;
 pub mod live;

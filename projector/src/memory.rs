@@ -77,6 +77,17 @@ impl Memory {
         change.prospects.into_iter().for_each(|(place, record)| self.prospects.insert(place, Arc::new(record)));
     }
 
+    /// Forgets all records: others have taken steps meanwhile, and erased some, perhaps.
+    pub(crate) fn forget(&self) {
+        self.companies.clear();
+        self.prospects.clear();
+    }
+
+    /// How many records it remembers.
+    pub(crate) fn len(&self) -> usize {
+        self.companies.len() + self.prospects.len()
+    }
+
     /// The records that the events touch, after them, and how many of the events these are: not all, where their records are more
     /// than a step takes in.
     ///

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::columns::{parameters, transpose};
 use crate::connection::connect;
+use crate::elsewhere;
 use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
 use crate::memory::{Change, Memory};
 use crate::pointers::Pointers;
@@ -213,6 +214,11 @@ impl Projection {
         self.position
     }
 
+    /// Records kept in memory.
+    pub fn remembered(&self) -> usize {
+        self.memory.len()
+    }
+
     /// Takes one step: the events that wait, at most `events_max`, and part of what is queued.
     ///
     /// # Errors
@@ -238,6 +244,7 @@ impl Projection {
         };
         events.truncate(taken);
         let position = events.last().map_or(self.position, |event| event.position);
+        elsewhere::clear(&self.client, self.generation, &change.prospects).await?;
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
         match self.write(&change, position, &epoch, fanout_rows_max).await {
             Ok(outcome) => {
@@ -260,6 +267,7 @@ impl Projection {
             }
             Err(error) if is_fenced(&error) => {
                 self.client.batch_execute("ROLLBACK").await?;
+                self.memory.forget();
                 self.read_place().await?;
                 Err(StepError::Fenced)
             }

@@ -29,6 +29,8 @@ pub struct Folded<R> {
     pub updated_at: OffsetDateTime,
     /// Since when it is deleted, if it is.
     pub deleted_at: Option<OffsetDateTime>,
+    /// When the person was erased, if that happened: a record's last event.
+    pub erased_at: Option<OffsetDateTime>,
     /// Since when it is in review by what it says itself, if it is.
     pub review_since: Option<OffsetDateTime>,
     /// When each social media entry was added.
@@ -143,6 +145,7 @@ impl<R: Shown> Folded<R> {
             created_at: first.recorded_at,
             updated_at: first.recorded_at,
             deleted_at: None,
+            erased_at: None,
             review_since: None,
             added_at: BTreeMap::new(),
         }
@@ -156,6 +159,7 @@ impl<R: Shown> Folded<R> {
         self.updated_at = event.recorded_at;
         self.added_at.extend(R::added(read).into_iter().map(|id| (id, event.recorded_at)));
         self.review_since = self.state.in_review().then(|| self.review_since.unwrap_or(event.recorded_at));
+        self.erased_at = self.state.is_erased().then(|| self.erased_at.unwrap_or(event.recorded_at));
         self.deleted_at = match self.state.status() {
             Status::Deleted => self.deleted_at.or(Some(event.recorded_at)),
             Status::Live | Status::Merged { .. } | Status::Unregistered => None,

@@ -102,6 +102,29 @@ pub const PROSPECTS: Columns = &[
     ("hint_host", Text),
 ];
 
+/// Columns of `company_prospect` that say something of a person, and what stands in them where the person was erased.
+pub const PERSONAL: &[(&str, &str)] = &[
+    ("salutation", "NULL"),
+    ("first_name", "NULL"),
+    ("last_name", "NULL"),
+    ("prospect_name_sort", "NULL"),
+    ("email", "NULL"),
+    ("email_key", "NULL"),
+    ("job_title_link", "NULL"),
+    ("prospect_address", "NULL"),
+    ("prospect_city", "NULL"),
+    ("prospect_state", "NULL"),
+    ("prospect_zip_code", "NULL"),
+    ("prospect_phone", "NULL"),
+    ("prospect_mobile_phone", "NULL"),
+    ("prospect_external_refs", "'[]'"),
+    ("prospect_attributes", "'{}'"),
+    ("prospect_flags", "'[]'"),
+    ("hint_name", "NULL"),
+    ("hint_country", "NULL"),
+    ("hint_host", "NULL"),
+];
+
 /// Columns of `company_prospect` that are its company's: the name there, the column of `companies`, and what it holds.
 pub const DENORMALISED: &[(&str, &str, Kind)] = &[
     ("company_id", "company_id", Id),
@@ -199,8 +222,7 @@ pub fn prospect_columns((tenant, id): Place, record: &Folded<Prospect>, columns:
         "created_at" | "prospect_created_at" => Cell::Time(Some(record.created_at)),
         "updated_at" | "prospect_updated_at" => Cell::Time(Some(record.updated_at)),
         "prospect_deleted_at" => Cell::Time(record.deleted_at),
-        // No event erases a person yet.
-        "prospect_erased_at" => Cell::Time(None),
+        "prospect_erased_at" => Cell::Time(record.erased_at),
         "review" if prospect.left_alone => Cell::Text(Some("left_alone".to_owned())),
         "review" => Cell::Text(prospect.open_review().map(|reason| reason.name().to_owned())),
         "review_since" => Cell::Time(record.review_since),

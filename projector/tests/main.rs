@@ -3,6 +3,7 @@
 
 mod bounds;
 mod collisions;
+mod erasing;
 mod fanout;
 mod histories;
 mod interruptions;

@@ -293,22 +293,31 @@ impl Ran {
 /// # Panics
 /// If this test does not know where it lies.
 pub fn prospectus(test: &TestStack, arguments: &[&str]) -> tokio::process::Command {
-    let own = std::env::current_exe().expect("this test's own path");
-    let directory = std::env::var_os("PROSPECTUS_BIN_DIR")
-        .map_or_else(|| own.ancestors().nth(2).expect("tests lie in target/release/deps").to_owned(), PathBuf::from);
-    let mut command = tokio::process::Command::new(directory.join("prospectus"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PROSPECTUS_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = program("prospectus");
     command
         .env("PROSPECTUS_PRIMARY_URL", test.stack.superuser_url(Part::Primary))
         .env("PROSPECTUS_COMMAND_URL", test.stack.url(Part::CommandService(1)))
         .env("PROSPECTUS_API_KEY", test.stack.api_key())
         .env("PROSPECTUS_KEYRING_FILE", test.directory().join("keyring"))
-        .args(arguments)
-        .kill_on_drop(true);
+        .args(arguments);
+    command
+}
+
+/// A program of ours, with nothing of this process's environment that it would read.
+///
+/// # Panics
+/// If this test does not know where it lies.
+pub fn program(name: &str) -> tokio::process::Command {
+    let own = std::env::current_exe().expect("this test's own path");
+    let directory = std::env::var_os("PROSPECTUS_BIN_DIR")
+        .map_or_else(|| own.ancestors().nth(2).expect("tests lie in target/release/deps").to_owned(), PathBuf::from);
+    let mut command = tokio::process::Command::new(directory.join(name));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PROSPECTUS_") {
+            command.env_remove(name);
+        }
+    }
+    command.kill_on_drop(true);
     command
 }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod batch;
 mod crashes;
+mod erasing;
 mod following;
 mod history;
 mod importing;

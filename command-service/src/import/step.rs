@@ -131,9 +131,25 @@ impl Step {
             }
         }
         let (claims, matches): (Vec<Value>, Vec<Value>) = (claims.into_iter().collect(), matches.into_iter().collect());
-        let (holders, found) = tokio::try_join!(self.world.holders(&claims), self.world.matches(&matches))?;
+        let (holders, found, erased) =
+            tokio::try_join!(self.world.holders(&claims), self.world.matches(&matches), self.world.erased(&matches))?;
         (self.holders, self.matches) = (holders, found);
+        self.leave_out(&erased);
         Ok(())
+    }
+
+    /// Leaves out the rows that name erased persons, all of each: what a row says of a company it says together with its persons.
+    fn leave_out(&mut self, erased: &HashSet<Value>) {
+        if erased.is_empty() {
+            return;
+        }
+        for place in 0..self.readings.len() {
+            let reading = &self.readings[place];
+            let named = |person: &ProspectSaid| self.email_value(person).is_some_and(|email| erased.contains(&email));
+            if !reading.refused && reading.persons.iter().any(named) {
+                self.readings[place].refuse(erased_person());
+            }
+        }
     }
 
     async fn companies(&mut self) -> Result<(), Trouble> {
@@ -265,6 +281,12 @@ impl Step {
                 match result {
                     Ok(carried) => self.note_person(id, &group, &carried),
                     Err(Trouble::Overtaken) => again.extend(group.places),
+                    // Erased since the rows were looked at, or under the very id that a row of this import once made.
+                    Err(Trouble::Erased) => {
+                        for (row, _) in group.places {
+                            self.readings[row].refuse(erased_person());
+                        }
+                    }
                     Err(Trouble::Refused(errors)) => {
                         let ((row, _), rest) = group.places.split_first().expect("a group has rows");
                         let detail = errors.0.first().map(|error| error.detail.clone()).unwrap_or_default();
@@ -457,6 +479,11 @@ impl Step {
         let known_as = KnownAs { company_id: said.company_id, email: said.email()? };
         Some(self.world.value(KnownAs::CLAIM, &ClaimKey::Personal(known_as.key())))
     }
+}
+
+fn erased_person() -> RowReason {
+    let detail = "the row names a person who was erased; whether such persons are let in again is the tenant's rule";
+    RowReason { field: Some("email".to_owned()), ..RowReason::new("erased_person", detail) }
 }
 
 /// Waits for commands; gives what became of them in the order in which they were begun. They end with the step, also where it is

@@ -31,7 +31,7 @@ pub struct Left {
     pub kind: String,
     /// Which one.
     pub id: Uuid,
-    /// `changed_since`, or `claim_taken` where another record has what it had.
+    /// `changed_since`; `claim_taken` where another record has what it had; `erased_person` where what it had names an erased person.
     pub reason: String,
 }
 
@@ -199,6 +199,8 @@ impl<R: Record<Error: Send>> Pass<R> {
                 // It has changed since it was looked at.
                 Err(ExecuteError::Precondition(_)) => {}
                 Err(ExecuteError::Refused(Refused::ClaimTaken { .. })) => return Ok(Undone::Left("claim_taken")),
+                // What it had before names somebody who was erased since.
+                Err(ExecuteError::Refused(Refused::ErasedPerson)) => return Ok(Undone::Left("erased_person")),
                 Err(error) => return Err(trouble_of(error)),
             }
         }

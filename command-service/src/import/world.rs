@@ -1,6 +1,6 @@
 //! What an import acts on: the log, through the executors that single commands use, or, in a dry run, what would have become of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,6 +72,9 @@ pub enum Trouble {
     /// The row makes no record: why.
     #[error("{0}")]
     Refused(domain::FieldErrors),
+    /// The row names a person who was erased.
+    #[error("the person was erased")]
+    Erased,
     /// It may go better in a while.
     #[error("{0}")]
     Passing(String),
@@ -172,6 +175,18 @@ impl World {
         Ok(found)
     }
 
+    /// Which of these values name erased persons whom the tenant does not let in again.
+    ///
+    /// # Errors
+    /// [`Trouble::Passing`]
+    pub async fn erased(&self, values: &[Value]) -> Result<HashSet<Value>, Trouble> {
+        if values.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let client = self.staging.client().await?;
+        Ok(lookup::erased(&client, self.tenant_id, values).await.map_err(StagingError::Database)?)
+    }
+
     /// Takes in what rows say of one company.
     ///
     /// # Errors
@@ -212,6 +227,7 @@ impl World {
         self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, known).await.map_err(
             |error| match error {
                 Failed::Domain(ProspectError::Fields(errors)) => Trouble::Refused(errors),
+                Failed::Domain(ProspectError::Erased) => Trouble::Erased,
                 Failed::Domain(_) => Trouble::Overtaken,
                 Failed::Store(trouble) => trouble,
             },
@@ -347,6 +363,7 @@ pub fn trouble_of<E: std::error::Error>(error: ExecuteError<E>) -> Trouble {
         ExecuteError::Refused(Refused::ClaimTaken { .. } | Refused::ClaimMissing { .. } | Refused::Conflict) => {
             Trouble::Overtaken
         }
+        ExecuteError::Refused(Refused::ErasedPerson) => Trouble::Erased,
         ExecuteError::Refused(Refused::Broken(why)) => Trouble::Lasting(why),
         ExecuteError::Refused(refused) => Trouble::Passing(refused.to_string()),
         ExecuteError::Load(error) => error.into(),

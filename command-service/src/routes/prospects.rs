@@ -83,3 +83,21 @@ pub(super) async fn assign(
     let incoming = Incoming::new(principal, context, method, path, headers)?;
     incoming.with_object(&service, body, |object| Operation::assign_prospect(&id, object)).await
 }
+
+/// Forgets a person, for good: all that identifies the person can no longer be read, in the log neither; the record counts as deleted. What
+/// is said of backups, read tables and the time that each takes stands in `docs/personal-data.md`.
+#[utoipa::path(post, path = "/v1/prospects/{id}/erase", tag = "prospects",
+    request_body(content = super::schema::EraseFields),
+    params(super::schema::CommandHeaders, ("id" = String, Path, description = "The prospect")),
+    responses((status = 200, body = super::schema::AnswerBody, description = "Erased, or erased before"),
+        (status = 403, description = "The key's role is not admin"), (status = 404, description = "There is no such prospect"),
+        (status = 422, description = "The reason is missing or too long"),
+        (status = 503, description = "`erasure_incomplete`: erased, but not yet written down outside the database: send it again; or as for every command")))]
+pub(super) async fn erase(
+    Path(id): Path<String>,
+    (service, principal, context, method, path, headers): Parts,
+    body: Body,
+) -> Result<Response, Problem> {
+    let incoming = Incoming::new(principal, context, method, path, headers)?;
+    incoming.with_object(&service, body, |object| Operation::erase_prospect(&id, object)).await
+}

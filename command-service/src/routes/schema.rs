@@ -147,6 +147,15 @@ pub(super) struct AssignFields {
     company_id: Option<uuid::Uuid>,
 }
 
+/// Why a person is erased.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what domain::prospect::EraseProspect parses")]
+pub(super) struct EraseFields {
+    /// A short text, such as `request 4711`. It stays in the log for ever, so it must hold no personal data.
+    #[schema(max_length = 255)]
+    reason: String,
+}
+
 /// What is to be explained.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what domains::explain takes")]

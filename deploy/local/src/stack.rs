@@ -214,6 +214,8 @@ impl Stack {
                 environment.push(("PROSPECTUS_SEALER_DATABASE_URL".to_owned(), role("prospectus_sealer")));
                 environment.push(("PROSPECTUS_SEAL_KEY_FILE".to_owned(), data.path("seal_key").display().to_string()));
                 environment.push(("PROSPECTUS_HEADS_FILE".to_owned(), data.path("heads.ndjson").display().to_string()));
+                let list = data.path(&format!("erasures-{}.ndjson", part.name()));
+                environment.push(("PROSPECTUS_ERASURES_FILE".to_owned(), list.display().to_string()));
             }
             Part::Projector => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_projector"))),
             _ => {

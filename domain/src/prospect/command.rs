@@ -10,7 +10,7 @@ use super::{PersonalFieldChanges, ProspectChanges};
 use crate::field_error::{FieldErrors, Invalid, pointer_to};
 use crate::profile::Hidden;
 use crate::review::ProspectResolution;
-use crate::value::{AttributesPatch, ExternalRef};
+use crate::value::{AttributesPatch, ExternalRef, Line};
 
 /// The members of a prospect's answer that no request may send.
 const READ_ONLY: &[&str] = &[
@@ -42,6 +42,8 @@ pub enum ProspectCommand {
     Delete,
     /// Undo the deletion; a live prospect stays as it is.
     Restore,
+    /// Forget the person, for good; one that was erased stays as it is.
+    Erase(EraseProspect),
 }
 
 /// A prospect to be: the same fields as an update's, of which one that is cleared is as one that is absent.
@@ -68,6 +70,13 @@ pub struct UpdateProspect {
 pub struct AssignProspect {
     /// The company; none takes it away.
     pub company_id: Option<Uuid>,
+}
+
+/// Why a person is to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EraseProspect {
+    /// A short text that stays in the log in the clear, for ever: it must hold no personal data (`request 4711`, `retention`).
+    pub reason: Line<255>,
 }
 
 /// What is decided about a prospect in review.
@@ -172,6 +181,42 @@ impl AssignProspect {
             }
         }
         errors.or_value(Self { company_id: assigned })
+    }
+}
+
+impl EraseProspect {
+    /// Reads `{reason}`.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(body: Value) -> Result<Self, FieldErrors> {
+        const REQUIRED: &str = "is required: why the person is erased, such as \"request 4711\"; it stays in the log for ever, so it must hold \
+                                no personal data";
+        let mut errors = FieldErrors::default();
+        let Value::Object(members) = body else {
+            return Err(FieldErrors::one("", Invalid::wrong_type("an object {reason}")));
+        };
+        let mut reason = None;
+        for (name, value) in members {
+            match (name.as_str(), value) {
+                ("reason", Value::Null) => {}
+                ("reason", Value::String(text)) => match Line::parse(&text) {
+                    Ok(line) => reason = Some(line),
+                    Err(invalid) => errors.push("/reason", invalid),
+                },
+                ("reason", _) => errors.push("/reason", Invalid::wrong_type("a string")),
+                (name, _) => errors.push(pointer_to("", name), Invalid::unknown_field()),
+            }
+        }
+        match reason {
+            Some(reason) => errors.or_value(Self { reason }),
+            None => {
+                if !errors.0.iter().any(|error| error.pointer == "/reason") {
+                    errors.push("/reason", Invalid::required(REQUIRED));
+                }
+                Err(errors)
+            }
+        }
     }
 }
 

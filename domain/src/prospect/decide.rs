@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::{
-    PersonalChanges, PersonalFieldChanges, PersonalFields, PersonalProfile, Prospect, ProspectAssigned,
-    ProspectCommand, ProspectDeleted, ProspectError, ProspectEvent, ProspectProfileUpdated, ProspectRegistered,
-    ProspectRestored, ProspectReviewResolved, RegisterProspect, ResolveProspect, UpdateProspect,
+    EraseProspect, PersonalChanges, PersonalFieldChanges, PersonalFields, PersonalProfile, Prospect, ProspectAssigned,
+    ProspectCommand, ProspectDeleted, ProspectErased, ProspectError, ProspectEvent, ProspectProfileUpdated,
+    ProspectRegistered, ProspectRestored, ProspectReviewResolved, RegisterProspect, ResolveProspect, UpdateProspect,
 };
 use crate::field_error::{FieldErrors, Invalid};
 use crate::personal::Personal;
@@ -19,6 +19,11 @@ pub(super) fn decide(prospect: &Prospect, command: ProspectCommand) -> Result<Ve
         (_, ProspectCommand::Register(_)) => Err(ProspectError::AlreadyRegistered),
         // No event of a prospect merges it.
         (Status::Unregistered | Status::Merged { .. }, _) => Err(ProspectError::NotFound),
+        (Status::Live | Status::Deleted, ProspectCommand::Erase(_)) if prospect.erased => Ok(Vec::new()),
+        (_, _) if prospect.erased => Err(ProspectError::Erased),
+        (Status::Live | Status::Deleted, ProspectCommand::Erase(EraseProspect { reason })) => {
+            Ok(vec![ProspectErased { reason }.into()])
+        }
         (Status::Deleted, ProspectCommand::Restore) => Ok(vec![ProspectRestored {}.into()]),
         (Status::Deleted, _) => Err(ProspectError::Deleted),
         (Status::Live, ProspectCommand::Restore) => Ok(Vec::new()),

@@ -10,9 +10,10 @@ use crate::events::events;
 use crate::personal::{Personal, PersonalMember};
 use crate::provenance::Said;
 use crate::review::{ProspectResolution, ReviewReason};
+use crate::value::Line;
 
 events! {
-    /// An event of a prospect. Erasing will come as an event of its own.
+    /// An event of a prospect.
     pub enum ProspectEvent {
         /// It came into being.
         ProspectRegistered(ProspectRegistered) = 1,
@@ -30,6 +31,8 @@ events! {
         ProspectDeleted(ProspectDeleted) = 1,
         /// Its deletion was undone.
         ProspectRestored(ProspectRestored) = 1,
+        /// The person was forgotten: the last event of the record.
+        ProspectErased(ProspectErased) = 1,
     }
 }
 
@@ -85,6 +88,13 @@ pub struct ProspectDeleted {}
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProspectRestored {}
 
+/// The person was forgotten, for good: with this event the person's key is emptied. When and by whom stands beside every event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProspectErased {
+    /// Why; never personal data.
+    pub reason: Line<255>,
+}
+
 impl ProspectReviewResolved {
     /// The company that the prospect has from now on, where that was decided.
     pub fn company_id(&self) -> Option<Uuid> {
@@ -108,7 +118,8 @@ impl ProspectEvent {
             Self::ProspectProfileUpdated(_)
             | Self::ProspectImportUndone(_)
             | Self::ProspectDeleted(_)
-            | Self::ProspectRestored(_) => None,
+            | Self::ProspectRestored(_)
+            | Self::ProspectErased(_) => None,
         };
         company_id.map(|id| Claim { kind: LIVE, key: ClaimKey::Plain(id.to_string()) })
     }
@@ -128,7 +139,8 @@ impl ProspectEvent {
             Self::ProspectAssigned(_)
             | Self::ProspectReviewResolved(_)
             | Self::ProspectDeleted(_)
-            | Self::ProspectRestored(_) => None,
+            | Self::ProspectRestored(_)
+            | Self::ProspectErased(_) => None,
         }
     }
 }

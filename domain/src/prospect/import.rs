@@ -197,6 +197,7 @@ pub fn take_in(
                 Some(first(row)?.into())
             }
             Status::Live => after.heard(row, rule, &mut effect).map(Into::into),
+            Status::Deleted if after.erased => return Err(ProspectError::Erased),
             Status::Deleted | Status::Merged { .. } => return Err(ProspectError::Deleted),
         };
         if let Some(event) = event {
@@ -339,8 +340,10 @@ impl ProspectImported {
         for (field, value) in &self.declined {
             prospect.provenance.decline(said, field, value);
         }
-        if let Some(Personal::Open(personal)) = &self.personal {
-            personal.apply_to(said, prospect);
+        match &self.personal {
+            Some(Personal::Open(personal)) => personal.apply_to(said, prospect),
+            Some(Personal::Erased) => prospect.forget(),
+            Some(Personal::Sealed(_)) | None => {}
         }
     }
 }

@@ -27,8 +27,11 @@ pub struct Prospect {
     pub company_id: Option<Uuid>,
     /// All that identifies the person; empty once the person was erased.
     pub personal: PersonalProfile,
-    /// Whether the person was erased: what is missing in `personal` is not absent but forgotten.
+    /// Whether the person's data is gone: what is missing in `personal` is not absent but forgotten.
     pub personal_erased: bool,
+    /// Whether the event that erased the person is there; it is the last one. Who reads an earlier part of the history after the person's
+    /// key was emptied sees `personal_erased` without it.
+    pub erased: bool,
     /// Where its values come from.
     pub provenance: Provenance,
     /// As whom imports know the person.
@@ -95,7 +98,7 @@ impl Prospect {
                 self.provenance = personal.provenance.clone();
                 self.known_as.clone_from(&personal.known_as);
             }
-            Some(Personal::Erased) => self.take(&Personal::<()>::Erased, |_, ()| {}),
+            Some(Personal::Erased) => self.forget(),
             Some(Personal::Sealed(_)) | None => {}
         }
     }
@@ -105,11 +108,16 @@ impl Prospect {
         match member {
             Personal::Open(data) => apply(&mut self.personal, data),
             Personal::Sealed(_) => {}
-            Personal::Erased => {
-                self.personal = PersonalProfile::default();
-                self.personal_erased = true;
-            }
+            Personal::Erased => self.forget(),
         }
+    }
+
+    /// Nothing of the person is left: no value, nothing that it is known by, and no hash of a value that once stood here.
+    pub(super) fn forget(&mut self) {
+        self.personal = PersonalProfile::default();
+        self.provenance = Provenance::default();
+        self.known_as = None;
+        self.personal_erased = true;
     }
 }
 
@@ -145,6 +153,10 @@ impl Record for Prospect {
     }
 
     fn evolve(&mut self, event: &ProspectEvent) {
+        // Nothing follows the event that erases; whatever is said to brings nobody back.
+        if self.erased {
+            return;
+        }
         match event {
             ProspectEvent::ProspectRegistered(registered) => {
                 *self = Self {
@@ -178,6 +190,12 @@ impl Record for Prospect {
             ProspectEvent::ProspectImportUndone(undone) => self.go_back(undone),
             ProspectEvent::ProspectDeleted(_) => self.status = Status::Deleted,
             ProspectEvent::ProspectRestored(_) => self.status = Status::Live,
+            ProspectEvent::ProspectErased(_) => {
+                self.forget();
+                self.erased = true;
+                self.status = Status::Deleted;
+                self.review = None;
+            }
         }
     }
 
@@ -196,6 +214,10 @@ impl Record for Prospect {
     fn matches(&self, _id: Uuid) -> Vec<Match> {
         let email = self.personal.fields.email.as_ref().filter(|_| self.status == Status::Live);
         email.into_iter().map(|email| Match { kind: "email", key: ClaimKey::Personal(email.key()) }).collect()
+    }
+
+    fn is_erased(&self) -> bool {
+        self.erased
     }
 
     fn weight_bytes(&self) -> usize {

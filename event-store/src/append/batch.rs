@@ -53,6 +53,9 @@ impl Conflicts {
         for claim in &append.require {
             keys.push((hash(&("claim", tenant, claim.kind, &claim.key)), Use::Shared));
         }
+        for value in append.forget.iter().flat_map(|forget| &forget.claims) {
+            keys.push((hash(&("claim", tenant, value.kind, &value.key)), Use::Exclusive));
+        }
         if let Some(receipt) = &append.receipt {
             keys.push((hash(&("receipt", tenant, &receipt.key)), Use::Exclusive));
         }

@@ -1,6 +1,6 @@
 //! The appender's connection: one transaction a batch, its statements pipelined.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use tokio_postgres::{AsyncMessage, Client, Error, Row, Statement};
 use uuid::Uuid;
 
 use super::batch::{Rows, ValueColumns, Verdict};
+use super::forget;
 use super::{Append, Job, Refused};
 use crate::epoch::{self, Epoch};
 use crate::receipt::{Answer, FoundAnswer};
@@ -119,6 +120,7 @@ struct Statements {
     holders: Statement,
     receipts: Statement,
     confirm: Statement,
+    forget: forget::Statements,
 }
 
 impl Session {
@@ -154,6 +156,7 @@ impl Session {
             holders: client.prepare(HOLDERS).await?,
             receipts: client.prepare(RECEIPTS).await?,
             confirm: client.prepare(CONFIRM).await?,
+            forget: forget::Statements::prepare(&client).await?,
         };
         let head = client.query_one(&statements.head, &[]).await?.get(0);
         Ok((Self { client, warnings, epoch, statements, _connection: driver }, head))
@@ -206,19 +209,25 @@ impl Session {
     /// Two round trips under the lock: what is there, then what passes.
     pub(super) async fn look_and_write(&mut self, jobs: &[Job], care: Care) -> Result<Written, Failure> {
         let warnings = self.warnings.load(Ordering::SeqCst);
-        let (begun, head, deleted, events, holders, receipts) = join!(
+        let (begun, head, deleted, events, holders, erased, receipts) = join!(
             self.client.batch_execute(BEGIN),
             self.client.query_one(&self.statements.head, &[]),
             self.deleted_holders(jobs),
             self.events_in_the_way(jobs, care),
             self.holders(jobs, care),
+            async {
+                if care == Care::Needed {
+                    return Ok(HashSet::new());
+                }
+                self.statements.forget.name_the_erased(&self.client, jobs).await
+            },
             self.receipts(jobs),
         );
         let looked = (|| {
             begun?;
-            Ok((head?, deleted?, events?, holders?, receipts?))
+            Ok((head?, deleted?, events?, holders?, erased?, receipts?))
         })();
-        let (head, deleted, events, holders, receipts) = match looked {
+        let (head, deleted, events, holders, erased, receipts) = match looked {
             Ok(found) => found,
             Err(error) => {
                 self.roll_back().await;
@@ -229,7 +238,8 @@ impl Session {
         let epoch = self.note_epoch(&head).await?;
         let mut verdicts: Vec<Verdict> = jobs
             .iter()
-            .map(|job| {
+            .enumerate()
+            .map(|(place, job)| {
                 if let Some((hmac, answer)) = job
                     .append
                     .receipt
@@ -260,6 +270,9 @@ impl Session {
                 if let Some(refused) = refused_by_claims(&job.append, &holders) {
                     return Verdict::Refuse(refused);
                 }
+                if erased.contains(&place) {
+                    return Verdict::Refuse(Refused::ErasedPerson);
+                }
                 Verdict::Write(job.append.answered(0, &epoch, deleted))
             })
             .collect();
@@ -271,14 +284,17 @@ impl Session {
         // The answers tell already of whom a record inherits from.
         rows.values.act.iter_mut().filter(|act| **act == "inherit").for_each(|act| *act = "take");
         let events = rows.events.tenant.len();
+        let written = verdicts.iter().zip(jobs).filter(|(verdict, _)| matches!(verdict, Verdict::Write(_)));
+        let forgotten = forget::Columns::of(written.map(|(_, job)| &job.append));
         // What was found may stand only locally so far: it is told after a commit of our own that wrote WAL.
         let confirm = events == 0 && verdicts.iter().any(|verdict| matches!(verdict, Verdict::There(_)));
-        let (wrote, confirmed, committed) = join!(
+        let (wrote, forgot, confirmed, committed) = join!(
             self.append(&rows),
+            self.statements.forget.forget(&self.client, &forgotten),
             async { if confirm { self.client.execute(&self.statements.confirm, &[]).await } else { Ok(0) } },
             self.client.batch_execute("COMMIT"),
         );
-        wrote.map(drop).and(confirmed).map_err(|error| failure(&error))?;
+        wrote.map(drop).and(forgot).and(confirmed).map_err(|error| failure(&error))?;
         committed.map_err(|error| Failure::Lost(describe(&error)))?;
         self.told_nothing_since(warnings)?;
         for ((verdict, end), job) in verdicts.iter_mut().zip(&ends).zip(jobs) {
@@ -433,9 +449,9 @@ impl Session {
 type Holders<'a> = HashMap<(Uuid, &'a str, &'a str), Uuid>;
 
 impl Job {
-    /// Whether constraints alone can refuse it.
+    /// Whether constraints alone can refuse it, and one call writes all of it.
     pub(super) fn takes_its_chance(&self) -> bool {
-        !self.uncertain && !self.lookup
+        !self.uncertain && !self.lookup && self.append.forget.is_none()
     }
 }
 

@@ -111,6 +111,8 @@ pub(crate) struct There {
     pub(crate) members: Vec<serde_json::Value>,
     /// Since when it was deleted then, if it was.
     pub(crate) deleted_at: Option<OffsetDateTime>,
+    /// When its person was erased, if that was before.
+    pub(crate) erased_at: Option<OffsetDateTime>,
     /// The company that stood for it then, if it was merged.
     pub(crate) merged_into: Option<Uuid>,
     /// The position of its last event then.
@@ -174,8 +176,8 @@ impl<R: Past> RecordAsOf<'_, R> {
             None => None,
         };
         let members = members(&R::cells((self.tenant, self.id), &record), &record, company);
-        let (deleted_at, position) = (record.deleted_at, record.position);
-        Ok(Then::There(Box::new(There { members, deleted_at, merged_into, position })))
+        let Folded { deleted_at, erased_at, position, .. } = record;
+        Ok(Then::There(Box::new(There { members, deleted_at, erased_at, merged_into, position })))
     }
 
     /// Why a record was not there.
@@ -216,10 +218,7 @@ impl<R: Past> RecordAsOf<'_, R> {
 
 /// The members of a record. Of a person who was erased since, what was personal then is not known any more.
 fn members<R: Past>(cells: &[Cell], record: &Folded<R>, company: Option<Uuid>) -> Vec<serde_json::Value> {
-    let erased_then = R::COLUMNS.iter().zip(R::places()).any(|(column, place)| {
-        column.name == "erased_at" && place.is_some_and(|place| cells[place] != Cell::Time(None))
-    });
-    let hidden = record.state.erased() && !erased_then;
+    let hidden = record.state.erased() && record.erased_at.is_none();
     let members = R::COLUMNS.iter().zip(R::places()).map(|(column, place)| match place {
         Some(place) if hidden && is_personal(column.name) && matches!(cells[*place], Cell::Text(_)) => ERASED.into(),
         Some(place) => json_of(&cells[*place]),

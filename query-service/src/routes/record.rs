@@ -149,7 +149,7 @@ fn respond(
             return Ok(moved(&format!("{}/{primary}", sort.path), uri, &snapshot.state));
         }
         if let Some(at) = row.try_get::<_, Option<OffsetDateTime>>(6)? {
-            return Err(Failed::Problem(gone(at)));
+            return Err(Failed::Problem(gone(at, erased_at(sort, row)?)));
         }
     }
     let version: i64 = row.try_get(5)?;
@@ -172,9 +172,23 @@ fn respond(
     Ok(response)
 }
 
-fn gone(deleted_at: OffsetDateTime) -> Problem {
-    let detail = "the record is deleted; ?include_deleted=true shows it";
-    Problem::new(Code::Gone, detail).member("deleted_at", instant_text(deleted_at))
+/// The record is deleted since then, and its person erased, if that is why.
+fn gone(deleted_at: OffsetDateTime, erased_at: Option<OffsetDateTime>) -> Problem {
+    let problem = match erased_at {
+        Some(at) => Problem::new(
+            Code::Gone,
+            "the person was erased; ?include_deleted=true shows what is left of the record",
+        )
+        .member("erased_at", instant_text(at)),
+        None => Problem::new(Code::Gone, "the record is deleted; ?include_deleted=true shows it"),
+    };
+    problem.member("deleted_at", instant_text(deleted_at))
+}
+
+/// When the person that the record is was erased, where that happened and the sort has persons.
+fn erased_at(sort: &Sort, row: &Row) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
+    let place = sort.columns.iter().position(|column| column.name == "erased_at");
+    place.map_or(Ok(None), |place| row.try_get(FIELDS_AT + place))
 }
 
 /// 301 to `path`, with the query of the request.

@@ -31,6 +31,10 @@ pub enum Code {
     Deleted,
     /// The record was merged into another.
     Merged,
+    /// The person was erased: the record takes nothing any more.
+    Erased,
+    /// What was sent names a person who was erased, and the tenant does not let such persons in again.
+    ErasedPerson,
     /// Nobody has to decide about the record.
     NotInReview,
     /// Others changed the record at the same moment, again and again, or its state does not allow the command.
@@ -63,6 +67,8 @@ pub enum Code {
     NotFresh,
     /// Whether the command took effect is not known.
     OutcomeUnknown,
+    /// The person is erased in the database, but not in the list outside it.
+    ErasureIncomplete,
     /// The service is ending.
     ShuttingDown,
 }
@@ -113,6 +119,10 @@ const CATALOGUE: &[Entry] = &[
         "A deleted record takes no changes. Restore it first."),
     entry(Code::Merged, "merged", StatusCode::CONFLICT, "The record was merged into another",
         "`merged_into` is the id of the primary: send the command there, or unmerge first."),
+    entry(Code::Erased, "erased", StatusCode::CONFLICT, "The person was erased",
+        "An erased person's record takes no changes and cannot be restored. What identified the person is gone for good; the history says that something was there, when, and who changed it."),
+    entry(Code::ErasedPerson, "erased_person", StatusCode::CONFLICT, "A person with this e-mail address was erased",
+        "The person asked to be forgotten, and this tenant refuses to take erased persons in again. An operator may change that: `prospectus tenants set NAME --erased-persons admit`."),
     entry(Code::NotInReview, "not_in_review", StatusCode::CONFLICT, "The record is not in review",
         "Somebody decided about it already, or there was nothing to decide. `company_id` is the company that the prospect has, if it has one. `GET /v1/reviews` lists what is in review."),
     entry(Code::Conflict, "conflict", StatusCode::CONFLICT, "The record's state does not allow this",
@@ -120,7 +130,7 @@ const CATALOGUE: &[Entry] = &[
     entry(Code::EpochMismatch, "epoch_mismatch", StatusCode::CONFLICT, "The position is not of this log's past",
         "The log lost its tail (a failover or a restore), and the position asked for was in it. Read without a minimum position and compare with what you sent."),
     entry(Code::Gone, "gone", StatusCode::GONE, "The record is deleted",
-        "`deleted_at` says since when. `?include_deleted=true` shows the record; it can be restored."),
+        "`deleted_at` says since when. `?include_deleted=true` shows the record; it can be restored, unless `erased_at` says that the person was erased."),
     entry(Code::PreconditionFailed, "precondition_failed", StatusCode::PRECONDITION_FAILED, "The record has changed since",
         "If-Match named another version than the current one, which is in `version`. Read the record again and decide anew."),
     entry(Code::BodyTooLarge, "body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large",
@@ -145,6 +155,8 @@ const CATALOGUE: &[Entry] = &[
         "`position` is what can be read now, `lag` how many events are missing. Wait as long as Retry-After says, or ask for a longer wait with `Prefer: wait=S`."),
     entry(Code::OutcomeUnknown, "outcome-unknown", StatusCode::SERVICE_UNAVAILABLE, "Whether the command took effect is not known",
         "The database's answer was lost. Send the same request with the same Idempotency-Key again: it takes effect once, whatever happened."),
+    entry(Code::ErasureIncomplete, "erasure_incomplete", StatusCode::SERVICE_UNAVAILABLE, "The erasure is not written down outside the database",
+        "The person is erased in the database, but the list of erasures outside it could not be written, so that the erasure could be lost with a restored backup. Send it again until it is answered 200."),
     entry(Code::ShuttingDown, "shutting_down", StatusCode::SERVICE_UNAVAILABLE, "This process is ending",
         "Nothing was changed. Send it again; another process, or this one after its restart, takes it."),
 ];

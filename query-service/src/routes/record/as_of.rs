@@ -72,7 +72,7 @@ pub(super) async fn answer<R: Past>(
             return Ok(moved(&format!("{}/{primary}", R::PATH), &query, &snapshot.state));
         }
         if let Some(at) = there.deleted_at {
-            return refuse(gone(at));
+            return refuse(gone(at, there.erased_at));
         }
     }
     let body = write::<R>(&there.members, asked.fields);

@@ -1,0 +1,240 @@
+//! `prospectus erasures`: who was erased, and erasing again whom a restored backup brings back.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use domain::prospect::EraseProspect;
+use domain::value::Line;
+use domain::{Prospect, ProspectCommand};
+use event_store::erasures::KeptErasure;
+use event_store::{Executor, Metadata, Request, Store};
+use serde_json::{Map, Value, json};
+use service_kit::config::KeyringArgs;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::output::Output;
+use crate::primary::{self, Primary, tenant_id};
+
+/// How long one erasure may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Persons who were erased.
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "Example:\n  prospectus erasures list --tenant acme")]
+pub enum Command {
+    /// Lists the erased persons, the first erased first.
+    #[command(after_help = "Example:\n  prospectus erasures list --tenant acme")]
+    List {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Erases again whom a restored backup has brought back: to be run after restoring one, before services start.
+    ///
+    /// Who is erased stands in the files outside the database (PROSPECTUS_ERASURES_FILE of the command services; one that survived is
+    /// enough) and in the log itself. A person whom the restored log does not hold is only counted.
+    #[command(
+        after_help = "Example:\n  prospectus erasures reapply --since 2026-01-31T00:00:00Z --file /var/lib/prospectus/erasures.ndjson"
+    )]
+    Reapply {
+        /// The time that the backup was made, or one before it: RFC 3339, or a date.
+        #[arg(long, value_parser = parse_time)]
+        since: OffsetDateTime,
+        /// A list of erasures outside the database; more than one may be given.
+        #[arg(long)]
+        file: Vec<PathBuf>,
+        #[command(flatten)]
+        keyring: KeyringArgs,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a file cannot be read, the keys are another log's, or the database fails.
+pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
+    match command {
+        Command::List { tenant } => list(tenant.as_deref(), primary).await,
+        Command::Reapply { since, file, keyring } => reapply(*since, file, keyring, primary).await,
+    }
+}
+
+async fn list(tenant: Option<&str>, primary: &Primary) -> anyhow::Result<Output> {
+    const SQL: &str = "-- cli::erasures::list
+        SELECT t.name, e.person_id, e.position, to_char(e.erased_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+        FROM log.erasures AS e LEFT JOIN access.tenants AS t USING (tenant_id)
+        WHERE $1::uuid IS NULL /* tenant */ OR e.tenant_id = $1
+        ORDER BY e.position";
+    let client = primary.connect_migrated().await?;
+    let wanted = match tenant {
+        Some(name) => Some(tenant_id(&client, name).await?),
+        None => None,
+    };
+    let rows = client.query(SQL, &[&wanted]).await?;
+    let rows: Vec<Vec<Value>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.get::<_, Option<&str>>(0).into(),
+                row.get::<_, Uuid>(1).to_string().into(),
+                row.get::<_, i64>(2).into(),
+                row.get::<_, &str>(3).into(),
+            ]
+        })
+        .collect();
+    Ok(Output::rows(&["tenant", "prospect_id", "position", "erased_at"], &rows))
+}
+
+/// How many persons of the lists are what.
+#[derive(Debug, Default)]
+struct Reapplied {
+    /// Erased now, by an event of their own.
+    erased: usize,
+    /// Their event was there, and their keys too: emptied once more.
+    emptied: usize,
+    /// Erased already.
+    already: usize,
+    /// Not in this log.
+    unknown: usize,
+}
+
+async fn reapply(
+    since: OffsetDateTime,
+    files: &[PathBuf],
+    keyring: &KeyringArgs,
+    primary: &Primary,
+) -> anyhow::Result<Output> {
+    let client = primary.connect_migrated().await?;
+    let keyring = Arc::new(primary::keyring(keyring, &client).await?);
+    // In the order in which they were erased.
+    let mut wanted: BTreeMap<(OffsetDateTime, Uuid), Uuid> = BTreeMap::new();
+    for file in files {
+        for erasure in read(file)?.into_iter().map(|kept| kept.erasure).filter(|erasure| erasure.erased_at >= since) {
+            wanted.insert((erasure.erased_at, erasure.person_id), erasure.tenant_id);
+        }
+    }
+    let said = said_by_the_log(&client, since).await?;
+    wanted.extend(said.into_iter().map(|(at, tenant, person)| ((at, person), tenant)));
+
+    let (store, task) = Store::open(primary.database(), keyring);
+    let prospects = Executor::new(store, 0);
+    let mut reapplied = Reapplied::default();
+    let mut result = Ok(());
+    let mut met = HashSet::new();
+    for ((_, person), tenant) in wanted {
+        // The list and the log may know of one person at different times.
+        if !met.insert((tenant, person)) {
+            continue;
+        }
+        result = one(&client, &prospects, tenant, person, &mut reapplied).await;
+        if result.is_err() {
+            break;
+        }
+    }
+    drop(prospects);
+    task.finish().await;
+    result?;
+    let Reapplied { erased, emptied, already, unknown } = reapplied;
+    Ok(Output::new(
+        json!({"erased": erased, "emptied": emptied, "already": already, "unknown": unknown}),
+        format!(
+            "{erased} persons are erased again, {emptied} keys emptied again, {already} were erased already, {unknown} are not in this log\n"
+        ),
+    ))
+}
+
+async fn one(
+    client: &Client,
+    prospects: &Executor<Prospect>,
+    tenant_id: Uuid,
+    person: Uuid,
+    reapplied: &mut Reapplied,
+) -> anyhow::Result<()> {
+    const LOOK: &str = "-- cli::erasures::one
+        SELECT (SELECT k.erased_position IS NOT NULL FROM log.person_keys AS k WHERE k.tenant_id = $1 AND k.person_id = $2),
+               EXISTS (SELECT FROM log.events AS e WHERE e.tenant_id = $1 AND e.aggregate_id = $2),
+               EXISTS (SELECT FROM log.events AS e WHERE e.tenant_id = $1 AND e.aggregate_id = $2 AND e.event_type = 'ProspectErased')";
+    let row = client.query_one(LOOK, &[&tenant_id, &person]).await?;
+    let (emptied, known, said): (Option<bool>, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    let request = Request {
+        tenant_id,
+        metadata: metadata(),
+        receipt: None,
+        if_match: None,
+        deadline: Instant::now() + DEADLINE,
+        patient: true,
+    };
+    let failed = || format!("person {person}");
+    match (emptied, known, said) {
+        (None, false, _) => reapplied.unknown += 1,
+        // Never taken for an erasure: without the key row nobody can say what the person's data were sealed under.
+        (None, true, _) => anyhow::bail!("person {person} has events but no key row: restore log.person_keys first"),
+        (Some(true), _, true) => reapplied.already += 1,
+        (Some(true), _, false) => {
+            anyhow::bail!("the key of person {person} is emptied, but no event says so: restore log.person_keys first")
+        }
+        (Some(false), _, true) => {
+            prospects.forget_again(client, person, &request).await.with_context(failed)?;
+            reapplied.emptied += 1;
+        }
+        (Some(false), _, false) => {
+            let reason = Line::parse("erased before, reapplied after a restore").expect("a short line");
+            let command = ProspectCommand::Erase(EraseProspect { reason });
+            prospects.execute(person, command, &request, |_| Map::new()).await.with_context(failed)?;
+            reapplied.erased += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Whom the log itself says to be erased since then.
+async fn said_by_the_log(client: &Client, since: OffsetDateTime) -> anyhow::Result<Vec<(OffsetDateTime, Uuid, Uuid)>> {
+    const SQL: &str = "-- cli::erasures::said_by_the_log
+        SELECT e.recorded_at, e.tenant_id, e.aggregate_id FROM log.events AS e
+        WHERE e.event_type = 'ProspectErased' AND e.recorded_at >= $1 /* since */";
+    let rows = client.query(SQL, &[&since]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+/// The lines of a list. What follows the last line break was never acknowledged.
+fn read(path: &Path) -> anyhow::Result<Vec<KeptErasure>> {
+    let what = || format!("the list of erasures {}", path.display());
+    let mut lines = BufReader::new(std::fs::File::open(path).with_context(what)?);
+    let mut kept = Vec::new();
+    let mut line = String::new();
+    while lines.read_line(&mut line).with_context(what)? > 0 && line.ends_with('\n') {
+        let number = kept.len() + 1;
+        kept.push(
+            serde_json::from_str(&line)
+                .with_context(|| format!("{}, line {number}: not a line of such a list", what()))?,
+        );
+        line.clear();
+    }
+    Ok(kept)
+}
+
+fn metadata() -> Metadata {
+    let request_id = Uuid::now_v7().to_string();
+    Metadata {
+        actor: "operator".to_owned(),
+        actor_role: "operator".to_owned(),
+        correlation_id: request_id.clone(),
+        causation_id: None,
+        request_id,
+        source: "erasures reapply".to_owned(),
+        client_address: None,
+    }
+}
+
+fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    OffsetDateTime::parse(&whole, &Rfc3339)
+        .map_err(|_| "give a time such as 2026-01-31T00:00:00Z, or a date such as 2026-01-31".to_owned())
+}
