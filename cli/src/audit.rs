@@ -26,7 +26,11 @@ pub enum Command {
 ///
 /// # Errors
 /// What keeps it from an answer; that something is wrong with the log or a proof is an answer.
-pub async fn run(command: &Command, as_json: bool, primary: impl FnOnce() -> anyhow::Result<Primary>) -> anyhow::Result<Output> {
+pub async fn run(
+    command: &Command,
+    as_json: bool,
+    primary: impl FnOnce() -> anyhow::Result<Primary>,
+) -> anyhow::Result<Output> {
     match command {
         Command::History(args) => history::run(args, as_json).await,
         Command::Verify(args) => verify::run(args, &primary()?).await,

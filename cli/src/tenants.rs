@@ -118,7 +118,9 @@ async fn set(
     let said = if noted { "it is noted who reads its records" } else { "nobody notes who reads its records" };
     Ok(Output::new(
         json!({"tenant_id": id, "name": name, "audit_reads": noted, "erased_persons": rule}),
-        format!("tenant {name}: {said} (services know within 5 seconds); erased persons who are entered again: {rule}\n"),
+        format!(
+            "tenant {name}: {said} (services know within 5 seconds); erased persons who are entered again: {rule}\n"
+        ),
     ))
 }
 

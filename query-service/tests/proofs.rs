@@ -25,8 +25,7 @@ async fn sealed() -> Stack {
         .await;
     let seed = base64::engine::general_purpose::STANDARD.encode([9; 32]);
     let keys = SealKeys::parse(&format!("seal {seed}")).expect("a key");
-    let feed =
-        Feed::open(&stack.database("prospectus_sealer")).await.expect("a log");
+    let feed = Feed::open(&stack.database("prospectus_sealer")).await.expect("a log");
     let (mut sealing, _) = Sealing::resume(&feed, &keys, None).await.expect("it begins");
     for position in [3, 300, 600] {
         sealing.seal(&feed, &keys, position, OffsetDateTime::now_utc()).await.expect("sealed").expect("a head");

@@ -175,11 +175,10 @@ fn respond(
 /// The record is deleted since then, and its person erased, if that is why.
 fn gone(deleted_at: OffsetDateTime, erased_at: Option<OffsetDateTime>) -> Problem {
     let problem = match erased_at {
-        Some(at) => Problem::new(
-            Code::Gone,
-            "the person was erased; ?include_deleted=true shows what is left of the record",
-        )
-        .member("erased_at", instant_text(at)),
+        Some(at) => {
+            Problem::new(Code::Gone, "the person was erased; ?include_deleted=true shows what is left of the record")
+                .member("erased_at", instant_text(at))
+        }
         None => Problem::new(Code::Gone, "the record is deleted; ?include_deleted=true shows it"),
     };
     problem.member("deleted_at", instant_text(deleted_at))
