@@ -18,6 +18,8 @@ use crate::results::Results;
 use crate::sample;
 use crate::stack::BenchStack;
 
+/// A key that signs nothing but what is measured here.
+pub const SEAL_KEY: &str = "seal AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// Events of the log.
 const EVENTS: i64 = 300_000;
 /// Events that each head covers more than the one before it: a busy second.
@@ -57,8 +59,7 @@ async fn fill(stack: &BenchStack, database: &str) -> anyhow::Result<()> {
     transaction.commit().await?;
     let metadata = serde_json::to_string(&sample::metadata())?;
     client.execute(EVENTS_SQL, &[&sample::TENANT, &sample::description(0), &metadata, &EVENTS]).await?;
-    // A key that signs nothing but this.
-    let keys = SealKeys::parse("seal AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")?;
+    let keys = SealKeys::parse(SEAL_KEY)?;
     let feed = Feed::open(&Database::parse(&stack.url(database), "bench")?).await?;
     let (mut sealing, _) = Sealing::resume(&feed, &keys, None).await?;
     for position in (HEAD_EVENTS..=EVENTS).step_by(usize::try_from(HEAD_EVENTS)?) {

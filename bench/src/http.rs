@@ -46,6 +46,24 @@ impl Prospects {
     }
 }
 
+/// Registrations a second on [`CONNECTIONS`] connections, with whatever else runs.
+///
+/// # Errors
+/// If anything is refused.
+pub async fn full(stack: &BenchStack, length: Duration, prospects: &Arc<Prospects>) -> anyhow::Result<f64> {
+    let connections = Connection::open_many(&stack.command, &stack.key, CONNECTIONS).await?;
+    rate(connections, length, |mut connection, mut turns| {
+        let prospects = Arc::clone(prospects);
+        async move {
+            while turns.next() {
+                connection.post("/v1/prospects", prospects.body()).await?;
+            }
+            Ok(turns)
+        }
+    })
+    .await
+}
+
 /// Commands a second with the projector and the relay stopped, then one client's latency with everything running.
 ///
 /// # Errors
@@ -54,17 +72,7 @@ pub async fn round(stack: &BenchStack, length: Duration, results: &mut Results) 
     stack.order("stop", "projector").await?;
     stack.order("stop", "relay").await?;
     let prospects = Prospects::new(stack).await?;
-    let connections = Connection::open_many(&stack.command, &stack.key, CONNECTIONS).await?;
-    let full = rate(connections, length, |mut connection, mut turns| {
-        let prospects = Arc::clone(&prospects);
-        async move {
-            while turns.next() {
-                connection.post("/v1/prospects", prospects.body()).await?;
-            }
-            Ok(turns)
-        }
-    })
-    .await?;
+    let full = full(stack, length, &prospects).await?;
     results.add("append.http", "commands/s", full);
     stack.order("start", "relay").await?;
     stack.order("start", "projector").await?;

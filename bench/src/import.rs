@@ -57,10 +57,14 @@ pub async fn run(stack: &BenchStack, length: Duration, lines: u64, results: &mut
 }
 
 /// A list in a file, gone with it: made before, so that making it takes no time of what is measured.
-struct ListFile(PathBuf);
+pub struct ListFile(PathBuf);
 
 impl ListFile {
-    fn write(seed: u64, lines: u64) -> anyhow::Result<Self> {
+    /// Writes a list of so many lines.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn write(seed: u64, lines: u64) -> anyhow::Result<Self> {
         let list = Self(std::env::temp_dir().join(format!("prospectus-list-{}.csv", Uuid::new_v4().simple())));
         let mut file = BufWriter::new(File::create(&list.0)?);
         file.write_all(HEADER.as_bytes())?;
@@ -80,7 +84,7 @@ impl Drop for ListFile {
 }
 
 /// What became of one import.
-struct Imported {
+pub struct Imported {
     rows: u64,
     position: i64,
     begun: Instant,
@@ -88,7 +92,8 @@ struct Imported {
 }
 
 impl Imported {
-    fn rate(&self) -> f64 {
+    /// Rows a second, until the last event.
+    pub fn rate(&self) -> f64 {
         per_second(self.rows, self.took)
     }
 }
@@ -99,7 +104,10 @@ fn per_second(rows: u64, took: Duration) -> f64 {
 }
 
 /// Sends a list and waits for its end, which is its last event.
-async fn import(stack: &BenchStack, list: &ListFile) -> anyhow::Result<Imported> {
+///
+/// # Errors
+/// If it is not taken, or does not come to its end.
+pub async fn import(stack: &BenchStack, list: &ListFile) -> anyhow::Result<Imported> {
     let begun = Instant::now();
     let import_id = send(stack, &list.0).await?;
     let mut connection = Connection::open(&stack.command, &stack.key).await?;

@@ -17,6 +17,7 @@ mod peer;
 mod read;
 mod results;
 mod sample;
+mod sealer;
 mod stack;
 mod visible;
 
@@ -70,6 +71,8 @@ enum Group {
     Foreign,
     /// Verifying a whole sealed log.
     Audit,
+    /// Appends and imports with and without the sealer.
+    Sealer,
     /// A record's history, and the whole feed as a stream.
     History,
     /// Lists of customers, new and again.
@@ -110,6 +113,9 @@ async fn main() -> anyhow::Result<()> {
     // After the others, whose tables stay as small as they were.
     if wanted(Group::Fanout) {
         fanout::run(&stack, flags.rounds, &mut results).await?;
+    }
+    if wanted(Group::Sealer) {
+        sealer::run(&stack, length, flags.rounds, flags.import_lines, &mut results).await?;
     }
     if wanted(Group::Audit) {
         audit::run(&stack, flags.rounds, &mut results).await?;

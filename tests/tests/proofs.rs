@@ -116,11 +116,9 @@ async fn heads_come_while_events_come_and_proofs_of_them_are_checked_by_two_veri
         let theirs = python(&[&["proof"], &arguments[..]].concat()).await;
         assert_eq!(theirs.code, code, "{arguments:?}: {theirs:?}");
     }
-    let offline = run_prospectus(
-        &test,
-        &["audit", "check", &good, "--head", &last, "--json", "--primary-url", "postgres://nobody@127.0.0.1:1/none"],
-    );
-    assert_eq!(offline.await.json()["proven"], true);
+    let offline =
+        ["audit", "check", &good, "--head", &last, "--json", "--primary-url", "postgres://nobody@127.0.0.1:1/none"];
+    assert_eq!(run_prospectus(&test, &offline).await.json()["proven"], true);
 
     // The whole log, by both.
     let verified =

@@ -49,7 +49,7 @@ enum Order {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Stop a part of the running stack and hold it off: `postgres_primary`, `postgres_replica`, nats, `command_service`, projector, `query_service`, relay
+    /// Stop a part of the running stack and hold it off: `postgres_primary`, `postgres_replica`, nats, `command_service`, projector, `query_service`, relay, sealer
     Stop {
         /// Which.
         part: Part,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::error::StackError;
 
-/// A process of the stack, or the relay, which runs inside the command services.
+/// A process of the stack, or the relay or the sealer, which run inside the command services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// `postgres_primary`
@@ -22,6 +22,8 @@ pub enum Part {
     QueryService,
     /// `relay`: no process of its own. Stopping it starts the command services again without their relay.
     Relay,
+    /// `sealer`: likewise.
+    Sealer,
 }
 
 impl Part {
@@ -35,7 +37,13 @@ impl Part {
             Self::Projector => "projector".to_owned(),
             Self::QueryService => "query_service".to_owned(),
             Self::Relay => "relay".to_owned(),
+            Self::Sealer => "sealer".to_owned(),
         }
+    }
+
+    /// Whether it has no process of its own but runs inside the command services.
+    pub(crate) fn is_inside(self) -> bool {
+        matches!(self, Self::Relay | Self::Sealer)
     }
 
     /// The binary of ours that runs this part, where one does.
@@ -44,7 +52,7 @@ impl Part {
             Self::CommandService(_) => Some("command-service"),
             Self::Projector => Some("projector"),
             Self::QueryService => Some("query-service"),
-            Self::Primary | Self::Replica(_) | Self::Nats | Self::Relay => None,
+            Self::Primary | Self::Replica(_) | Self::Nats | Self::Relay | Self::Sealer => None,
         }
     }
 }
@@ -78,6 +86,7 @@ impl FromStr for Part {
             "projector" => return Ok(Self::Projector),
             "query_service" => return Ok(Self::QueryService),
             "relay" => return Ok(Self::Relay),
+            "sealer" => return Ok(Self::Sealer),
             _ => {}
         }
         if let Some(number) = number("postgres_replica").or_else(|| number("replica")) {
@@ -88,7 +97,7 @@ impl FromStr for Part {
         }
         Err(StackError::Order(format!(
             "there is no part `{text}`: postgres_primary, postgres_replica, nats, command_service, projector, \
-             query_service or relay"
+             query_service, relay or sealer"
         )))
     }
 }
@@ -109,6 +118,7 @@ mod tests {
             Part::Projector,
             Part::QueryService,
             Part::Relay,
+            Part::Sealer,
         ] {
             assert_eq!(part.name().parse::<Part>().unwrap(), part);
             assert_eq!(part.to_string().parse::<Part>().unwrap(), part);

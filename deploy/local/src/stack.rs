@@ -1,10 +1,9 @@
 //! The running stack: what it consists of, in which order it comes up and goes down, and how it is held off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -46,7 +45,7 @@ pub struct Options {
     pub command_services: u8,
     /// Only the primary, migrated.
     pub postgres_only: bool,
-    /// What is not started, or, for the relay, left out.
+    /// What is not started, or, for the relay and the sealer, left out.
     pub without: Vec<Part>,
     /// Whether the processes' output goes to our own, each line with its name in front.
     pub echo: bool,
@@ -74,7 +73,8 @@ impl Options {
 pub struct Stack {
     shared: Arc<Shared>,
     parts: BTreeMap<Part, (watch::Sender<Wanted>, JoinHandle<()>)>,
-    relay: Arc<AtomicBool>,
+    /// Of the parts that run inside the command services, those that are left out.
+    left_out: Arc<Mutex<BTreeSet<Part>>>,
     options: Options,
     account: Option<Account>,
     postgres: Postgres,
@@ -99,9 +99,10 @@ impl Stack {
         choose_ports(&mut data, &options)?;
         data.save_ports()?;
         let pids = Pids::new(data.path("pids.json"))?;
-        let relay = Arc::new(AtomicBool::new(!options.without.contains(&Part::Relay)));
+        let left_out = options.without.iter().copied().filter(|part| part.is_inside()).collect();
+        let left_out = Arc::new(Mutex::new(left_out));
         let shared = Arc::new(Shared { data, nats_server });
-        let mut stack = Self { shared, parts: BTreeMap::new(), relay, options, account, postgres, pids };
+        let mut stack = Self { shared, parts: BTreeMap::new(), left_out, options, account, postgres, pids };
         match stack.bring_up().await {
             Ok(()) => Ok(stack),
             Err(error) => {
@@ -163,12 +164,18 @@ impl Stack {
         if let Some(binary) = part.binary() {
             let program = installed::service(binary)?;
             let environment = self.service_environment(part);
-            let relay = Arc::clone(&self.relay);
-            let relay_url = postgres::role_url(&shared.data, "prospectus_relay", self.port(Part::Primary));
+            let left_out = Arc::clone(&self.left_out);
+            let url = |role: &str| postgres::role_url(&shared.data, role, self.port(Part::Primary));
+            let inside = [
+                (Part::Relay, ("PROSPECTUS_RELAY_DATABASE_URL".to_owned(), url("prospectus_relay"))),
+                (Part::Sealer, ("PROSPECTUS_SEALER_DATABASE_URL".to_owned(), url("prospectus_sealer"))),
+            ];
             return Ok(Box::new(move || {
                 let mut environment = environment.clone();
-                if matches!(part, Part::CommandService(_)) && relay.load(Ordering::SeqCst) {
-                    environment.push(("PROSPECTUS_RELAY_DATABASE_URL".to_owned(), relay_url.clone()));
+                if matches!(part, Part::CommandService(_)) {
+                    let left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner);
+                    let there = inside.iter().filter(|(part, _)| !left_out.contains(part));
+                    environment.extend(there.map(|(_, variable)| variable.clone()));
                 }
                 Recipe { words: vec![program.clone().into_os_string()], environment, account: None }
             }));
@@ -211,7 +218,6 @@ impl Stack {
         match part {
             Part::CommandService(_) => {
                 environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_appender")));
-                environment.push(("PROSPECTUS_SEALER_DATABASE_URL".to_owned(), role("prospectus_sealer")));
                 environment.push(("PROSPECTUS_SEAL_KEY_FILE".to_owned(), data.path("seal_key").display().to_string()));
                 environment.push(("PROSPECTUS_HEADS_FILE".to_owned(), data.path("heads.ndjson").display().to_string()));
                 let list = data.path(&format!("erasures-{}.ndjson", part.name()));
@@ -311,8 +317,8 @@ impl Stack {
     /// # Errors
     /// If the stack has no such part.
     pub async fn stop(&self, part: Part) -> Result<(), StackError> {
-        if part == Part::Relay {
-            return self.switch_relay(false).await;
+        if part.is_inside() {
+            return self.switch(part, false).await;
         }
         self.tell(part, |wanted| wanted.running = false)?;
         self.wait_until(part, |pid| pid.is_none()).await
@@ -323,8 +329,8 @@ impl Stack {
     /// # Errors
     /// If the stack has no such part, or it does not become ready.
     pub async fn start_part(&self, part: Part) -> Result<(), StackError> {
-        if part == Part::Relay {
-            return self.switch_relay(true).await;
+        if part.is_inside() {
+            return self.switch(part, true).await;
         }
         self.tell(part, |wanted| wanted.running = true)?;
         self.ready(part).await
@@ -345,8 +351,16 @@ impl Stack {
         self.start_part(Part::Nats).await
     }
 
-    async fn switch_relay(&self, on: bool) -> Result<(), StackError> {
-        self.relay.store(on, Ordering::SeqCst);
+    /// Leaves out a part that runs inside the command services, or not any more: they are started again.
+    async fn switch(&self, inside: Part, on: bool) -> Result<(), StackError> {
+        {
+            let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            if on {
+                left_out.remove(&inside)
+            } else {
+                left_out.insert(inside)
+            };
+        }
         for number in 1..=self.options.command_services {
             let part = Part::CommandService(number);
             let before = self.pid(part);
@@ -382,7 +396,7 @@ impl Stack {
         let port = self.port(part);
         match part {
             Part::Primary | Part::Replica(_) => postgres::ready(&self.shared.data, part, port, "prospectus").await,
-            Part::Relay => Ok(()),
+            Part::Relay | Part::Sealer => Ok(()),
             Part::Nats => {
                 let started = Instant::now();
                 while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
@@ -418,7 +432,7 @@ impl Stack {
     /// Takes everything down in order: services, NATS, replicas, primary.
     pub async fn shutdown(mut self) {
         let rank = |part: &Part| match part {
-            Part::QueryService | Part::Projector | Part::CommandService(_) | Part::Relay => 0,
+            Part::QueryService | Part::Projector | Part::CommandService(_) | Part::Relay | Part::Sealer => 0,
             Part::Nats => 1,
             Part::Replica(_) => 2,
             Part::Primary => 3,
