@@ -1,5 +1,6 @@
 //! The tables of one generation of a projection (decision 13). Tables, indexes and views are apart, because a rebuild loads
-//! between the first two and moves the last only when it goes live.
+//! between the first two and moves the last only when it goes live. All of it belongs to `prospectus_builder`, which whoever calls
+//! must be able to become: a superuser, or the projector.
 
 use tokio_postgres::Transaction;
 
@@ -8,6 +9,10 @@ pub const COMPANY_PROSPECT: &str = "company_prospect";
 
 /// Every projection that has generations.
 pub const PROJECTIONS: &[&str] = &[COMPANY_PROSPECT];
+
+/// Version of the code that builds a projection's rows. Whoever changes what a row shows, or a generation's tables, raises it: a projector
+/// that finds the live generation to be of a lower one rebuilds.
+pub const CODE_VERSION: i32 = 1;
 
 /// Why a generation could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,7 @@ pub enum GenerationError {
 struct Files {
     tables: &'static str,
     indexes: &'static str,
+    access: &'static str,
     views: &'static str,
 }
 
@@ -32,6 +38,7 @@ fn files(projection: &str) -> Result<Files, GenerationError> {
         COMPANY_PROSPECT => Ok(Files {
             tables: include_str!("../sql/generation/company_prospect.sql"),
             indexes: include_str!("../sql/generation/company_prospect_indexes.sql"),
+            access: include_str!("../sql/generation/company_prospect_access.sql"),
             views: include_str!("../sql/generation/company_prospect_views.sql"),
         }),
         unknown => Err(GenerationError::Unknown(unknown.to_owned())),
@@ -43,8 +50,8 @@ pub fn schema_name(generation: i32) -> String {
     format!("read_{generation}")
 }
 
-/// Makes a generation's tables without indexes, its row in `read.generations` and its first checkpoint (step 0, position 0).
-/// The caller may become `prospectus_owner`: a superuser or a member.
+/// Makes a generation's tables without indexes, its row in `read.generations` and its first checkpoint (step 0, position 0). Nobody but
+/// its maker sees them before [`create_indexes`], or [`open_access`].
 ///
 /// # Errors
 /// If the projection is unknown or the server refuses, for instance because the generation exists.
@@ -54,7 +61,7 @@ pub async fn create_generation(
     generation: i32,
     code_version: i32,
 ) -> Result<(), GenerationError> {
-    run_as_owner(transaction, files(projection)?.tables, generation).await?;
+    run_as_builder(transaction, files(projection)?.tables, generation).await?;
     transaction
         .execute(
             "-- migrations::generation::create_generation
@@ -74,7 +81,7 @@ pub async fn create_generation(
     Ok(())
 }
 
-/// Makes a generation's indexes, after its rows are loaded.
+/// Makes a generation's indexes, after its rows are loaded, and lets others see it.
 ///
 /// # Errors
 /// If the projection is unknown or the server refuses.
@@ -83,7 +90,57 @@ pub async fn create_indexes(
     projection: &str,
     generation: i32,
 ) -> Result<(), GenerationError> {
-    run_as_owner(transaction, files(projection)?.indexes, generation).await
+    run_as_builder(transaction, files(projection)?.indexes, generation).await?;
+    open_access(transaction, projection, generation).await
+}
+
+/// The statements that make a generation's keys and indexes, in their order, one by one: for who wants to see how far it is.
+///
+/// # Errors
+/// If the projection is unknown.
+pub fn index_statements(projection: &str, generation: i32) -> Result<Vec<String>, GenerationError> {
+    let sql = with_schema(files(projection)?.indexes, generation);
+    Ok(sql.split_inclusive(";\n").map(str::to_owned).filter(|statement| !statement.trim().is_empty()).collect())
+}
+
+/// Lets others see a generation whose rows and indexes are there, and has steps begin.
+///
+/// # Errors
+/// If the projection is unknown or the server refuses.
+pub async fn open_access(
+    transaction: &Transaction<'_>,
+    projection: &str,
+    generation: i32,
+) -> Result<(), GenerationError> {
+    run_as_builder(transaction, files(projection)?.access, generation).await?;
+    transaction
+        .execute(
+            "-- migrations::generation::open_access
+             UPDATE read.generations SET loaded_at = clock_timestamp()
+             WHERE projection = $1 /* projection */ AND generation = $2 /* generation */",
+            &[&projection, &generation],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Removes a generation and all that stands about it. The views must not show it.
+///
+/// # Errors
+/// If the server refuses: it is live, or a roll-back leads to it, or somebody still has a lock on its tables.
+pub async fn drop_generation(
+    transaction: &Transaction<'_>,
+    projection: &str,
+    generation: i32,
+) -> Result<(), GenerationError> {
+    for table in ["read.fanout", "read.checkpoint_steps", "read.generations"] {
+        let sql = format!(
+            "-- migrations::generation::drop_generation
+             DELETE FROM {table} WHERE projection = $1 /* projection */ AND generation = $2 /* generation */"
+        );
+        transaction.execute(&sql, &[&projection, &generation]).await?;
+    }
+    run_as_builder(transaction, "DROP SCHEMA IF EXISTS {schema} CASCADE", generation).await
 }
 
 /// Points the views under the fixed names (`read.companies`, …) at a generation. Takes their locks: set a `lock_timeout` before,
@@ -96,14 +153,25 @@ pub async fn point_views(
     projection: &str,
     generation: i32,
 ) -> Result<(), GenerationError> {
-    run_as_owner(transaction, files(projection)?.views, generation).await
+    run_as_builder(transaction, files(projection)?.views, generation).await?;
+    transaction
+        .execute(
+            "-- migrations::generation::point_views
+             UPDATE read.live SET views_generation = $2 /* generation */ WHERE projection = $1 /* projection */",
+            &[&projection, &generation],
+        )
+        .await?;
+    Ok(())
 }
 
-async fn run_as_owner(transaction: &Transaction<'_>, sql: &str, generation: i32) -> Result<(), GenerationError> {
-    // The name is ours and holds a number only, so putting it into the text is safe.
-    let sql = sql.replace("{schema}", &schema_name(generation));
-    transaction.batch_execute("SET LOCAL ROLE prospectus_owner").await?;
-    transaction.batch_execute(&sql).await?;
+async fn run_as_builder(transaction: &Transaction<'_>, sql: &str, generation: i32) -> Result<(), GenerationError> {
+    transaction.batch_execute("SET LOCAL ROLE prospectus_builder").await?;
+    transaction.batch_execute(&with_schema(sql, generation)).await?;
     transaction.batch_execute("SET LOCAL ROLE NONE").await?;
     Ok(())
+}
+
+/// The name is ours and holds a number only, so putting it into the text is safe.
+fn with_schema(sql: &str, generation: i32) -> String {
+    sql.replace("{schema}", &schema_name(generation))
 }

@@ -9,7 +9,8 @@ mod generation;
 pub mod testing;
 
 pub use generation::{
-    COMPANY_PROSPECT, GenerationError, PROJECTIONS, create_generation, create_indexes, point_views, schema_name,
+    CODE_VERSION, COMPANY_PROSPECT, GenerationError, PROJECTIONS, create_generation, create_indexes, drop_generation,
+    index_statements, open_access, point_views, schema_name,
 };
 
 use sha2::{Digest, Sha256};
@@ -34,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "proofs", sql: include_str!("../sql/0007_proofs.sql") },
     Migration { version: 8, name: "reads", sql: include_str!("../sql/0008_reads.sql") },
     Migration { version: 9, name: "erasures", sql: include_str!("../sql/0009_erasures.sql") },
+    Migration { version: 10, name: "rebuilds", sql: include_str!("../sql/0010_rebuilds.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.
@@ -234,9 +236,8 @@ async fn create_first_generation(client: &mut Client, projection: &str) -> Resul
     if exists {
         return Ok(false);
     }
-    create_generation(&transaction, projection, 1, 1).await?;
+    create_generation(&transaction, projection, 1, CODE_VERSION).await?;
     create_indexes(&transaction, projection, 1).await?;
-    point_views(&transaction, projection, 1).await?;
     transaction
         .execute(
             "-- migrations::create_first_generation
@@ -244,6 +245,7 @@ async fn create_first_generation(client: &mut Client, projection: &str) -> Resul
             &[&projection],
         )
         .await?;
+    point_views(&transaction, projection, 1).await?;
     transaction.commit().await?;
     Ok(true)
 }

@@ -48,6 +48,7 @@ impl TestDatabase {
         let own = database.superuser().await;
         // Settings and grants on a database are not copied with it; the file that makes them may be run any number of times.
         run(&own, include_str!("../sql/0001_roles.sql")).await;
+        run(&own, &format!("GRANT CREATE ON DATABASE {} TO prospectus_builder", database.name)).await;
         run(&own, "UPDATE log.identity SET log_id = gen_random_uuid()").await;
         database
     }
@@ -192,6 +193,7 @@ fn files_hash() -> String {
     for file in [
         include_str!("../sql/generation/company_prospect.sql"),
         include_str!("../sql/generation/company_prospect_indexes.sql"),
+        include_str!("../sql/generation/company_prospect_access.sql"),
         include_str!("../sql/generation/company_prospect_views.sql"),
     ] {
         hash.update(file);

@@ -49,12 +49,13 @@ impl ToSql for Cell {
             Self::Text(value) => value.to_sql(sql_type, out),
             Self::Number(value) => value.to_sql(sql_type, out),
             Self::Time(value) => value.to_sql(sql_type, out),
+            Self::Json(value) if *sql_type == Type::JSONB => value.to_sql(sql_type, out),
             Self::Json(value) => value.to_string().to_sql(sql_type, out),
         }
     }
 
     fn accepts(sql_type: &Type) -> bool {
-        matches!(*sql_type, Type::UUID | Type::TEXT | Type::INT8 | Type::TIMESTAMPTZ)
+        matches!(*sql_type, Type::UUID | Type::TEXT | Type::INT8 | Type::TIMESTAMPTZ | Type::JSONB)
     }
 
     to_sql_checked!();
@@ -68,6 +69,28 @@ impl Kind {
             Self::Text | Self::Json => "text[]",
             Self::Number => "bigint[]",
             Self::Time => "timestamptz[]",
+        }
+    }
+
+    /// The type of such a column, for binary COPY.
+    pub fn copied(self) -> Type {
+        match self {
+            Self::Uuid => Type::UUID,
+            Self::Text => Type::TEXT,
+            Self::Number => Type::INT8,
+            Self::Time => Type::TIMESTAMPTZ,
+            Self::Json => Type::JSONB,
+        }
+    }
+
+    /// Nothing, as such a value.
+    pub fn empty(self) -> Cell {
+        match self {
+            Self::Uuid => Cell::Uuid(None),
+            Self::Text => Cell::Text(None),
+            Self::Number => Cell::Number(None),
+            Self::Time => Cell::Time(None),
+            Self::Json => Cell::Json(Value::Null),
         }
     }
 
@@ -110,7 +133,7 @@ pub fn unnest(columns: Columns) -> String {
 }
 
 /// The columns' names.
-pub fn names(columns: Columns) -> String {
+pub fn names(columns: &[(&str, Kind)]) -> String {
     columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 

@@ -5,7 +5,8 @@
 //! polled anyway.
 //!
 //! The way of an event: [`event_store::Feed`] → [`memory`] has its record → [`record::apply`] folds it → [`rows`] says what a row
-//! shows → [`projection`] writes it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`.
+//! shows → [`projection`] writes it. [`rebuild`] does the same for the whole log at once, in a generation of its own. How to add a column:
+//! its line in [`rows`] and in the generation's SQL under `migrations/`, and a higher `migrations::CODE_VERSION`.
 
 pub mod columns;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod live;
 pub mod memory;
 mod pointers;
 pub mod projection;
+pub mod rebuild;
 pub mod record;
 pub mod rows;
 mod statements;
@@ -54,10 +56,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     drop(client);
 
     let news = live::listen(config.nats_url.as_ref().map(|url| url.expose().to_owned()), shutdown.clone());
-    let (live, state) = live::Live::new(database.clone(), keyring, news, live::Patience::default());
+    let (live, state) = live::Live::new(database.clone(), Arc::clone(&keyring), news, live::Patience::default());
+    let rebuilds = rebuild::Rebuilds::new(database.clone(), keyring).run(shutdown.clone());
     let lag = lag::report(database, state.clone(), shutdown.clone());
     let work = live.run(shutdown.clone());
-    let mut working = tokio::spawn(async { join!(work, lag) });
+    let mut working = tokio::spawn(async { join!(work, lag, rebuilds) });
     let health = Health::new().check("projection", move || ready(state.check()));
     let listener = TcpListener::bind(config.common.listen)
         .await

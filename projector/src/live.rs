@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use event_store::Keyring;
 use futures_util::StreamExt as _;
+use migrations::CODE_VERSION;
 use service_kit::postgres::Database;
 use service_kit::shutdown::Shutdown;
 use tokio::sync::{Notify, watch};
@@ -102,6 +103,7 @@ pub struct Live {
     keyring: Arc<Keyring>,
     news: Arc<Notify>,
     patience: Patience,
+    code_version: i32,
     condition: watch::Sender<Condition>,
 }
 
@@ -111,7 +113,13 @@ impl Live {
         let trouble = Some("the projection has not started yet".to_owned());
         let (sender, condition) = watch::channel(Condition { trouble, looked_at: Instant::now() });
         let state = State { condition, look_max: patience.look };
-        (Self { database, keyring, news, patience, condition: sender }, state)
+        (Self { database, keyring, news, patience, code_version: CODE_VERSION, condition: sender }, state)
+    }
+
+    /// The same for another version of the projection's code.
+    #[must_use]
+    pub fn with_version(self, code_version: i32) -> Self {
+        Self { code_version, ..self }
     }
 
     /// Runs until the end is requested; the step that is under way is finished.
@@ -119,6 +127,7 @@ impl Live {
         while !shutdown.is_requested() {
             match self.work(&shutdown).await {
                 Ok(()) => return,
+                Err(StepError::Superseded) => tracing::info!("another generation of the projection has gone live"),
                 Err(error) => {
                     let said = error.to_string();
                     // Once per reason: what cannot be applied now cannot be applied half a second later.
@@ -133,7 +142,8 @@ impl Live {
     }
 
     async fn work(&self, shutdown: &Shutdown) -> Result<(), StepError> {
-        let mut projection = self.within(Box::pin(Projection::open(&self.database, Arc::clone(&self.keyring)))).await?;
+        let opened = Projection::open_live(&self.database, Arc::clone(&self.keyring), self.code_version);
+        let mut projection = self.within(Box::pin(opened)).await?;
         tracing::info!(position = projection.position(), "projecting");
         while !shutdown.is_requested() {
             let started = Instant::now();

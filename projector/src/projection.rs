@@ -8,7 +8,7 @@ use event_store::epoch::Epoch;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
 use futures_util::join;
-use migrations::COMPANY_PROSPECT;
+use migrations::{CODE_VERSION, COMPANY_PROSPECT};
 use service_kit::postgres::Database;
 use tokio::task::JoinSet;
 use tokio_postgres::error::{DbError, SqlState};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::columns::{parameters, transpose};
 use crate::connection::connect;
-use crate::elsewhere;
+use crate::elsewhere::{self, Own};
 use crate::fanout::{COMPANY_ROWS_MAX, Entry, Outcome, Plan, Queue, Turn};
 use crate::memory::{Change, Memory};
 use crate::pointers::Pointers;
@@ -80,6 +80,23 @@ pub enum StepError {
     /// There is no live generation.
     #[error("no live generation of the projection is known: run `prospectus migrate`")]
     NoGeneration,
+    /// Another generation has gone live.
+    #[error("another generation of the projection has gone live")]
+    Superseded,
+    /// The live generation was built by another version of the code: its rows are left as they are.
+    #[error(
+        "generation {generation} was built by version {found} of the projection's code, and this program has version {own}: a newer \
+         program builds its own generation first, an older one leaves it alone; until then a projector of the other release keeps \
+         generation {generation} up to date"
+    )]
+    OtherVersion {
+        /// The live generation.
+        generation: i32,
+        /// What built it.
+        found: i32,
+        /// What this program has.
+        own: i32,
+    },
 }
 
 impl StepError {
@@ -122,6 +139,9 @@ pub struct Projection {
     memory: Memory,
     statements: Statements,
     generation: i32,
+    /// Whether it is to end where another generation goes live.
+    follows_live: bool,
+    code_version: i32,
     step: i64,
     position: i64,
     /// The position at which the statements' plans were made.
@@ -138,17 +158,55 @@ pub(crate) const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin
     SET idle_in_transaction_session_timeout = '5s'";
 
 impl Projection {
-    /// Connects and reads where the projection is.
+    /// The live generation.
+    ///
+    /// # Errors
+    /// If the database is away, the log is not the checkpoint's, or another version of the code built the generation.
+    pub async fn open(database: &Database, keyring: Arc<Keyring>) -> Result<Self, StepError> {
+        Self::open_live(database, keyring, CODE_VERSION).await
+    }
+
+    /// The live generation, for this version of the code.
+    pub(crate) async fn open_live(
+        database: &Database,
+        keyring: Arc<Keyring>,
+        code_version: i32,
+    ) -> Result<Self, StepError> {
+        let mut driven = JoinSet::new();
+        let client = connect(database, &mut driven).await?;
+        const LIVE: &str = "-- projector::projection::open_live
+            SELECT l.generation, g.code_version
+            FROM read.live AS l JOIN read.generations AS g USING (projection, generation) WHERE l.projection = $1";
+        let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
+        let (generation, found): (i32, i32) = (live.get(0), live.get(1));
+        if found != code_version {
+            return Err(StepError::OtherVersion { generation, found, own: code_version });
+        }
+        Self::over(client, driven, database, keyring, (generation, true, code_version)).await
+    }
+
+    /// A generation that is not live, to catch it up.
     ///
     /// # Errors
     /// If the database is away, or the log is not the checkpoint's.
-    pub async fn open(database: &Database, keyring: Arc<Keyring>) -> Result<Self, StepError> {
+    pub(crate) async fn open_generation(
+        database: &Database,
+        keyring: Arc<Keyring>,
+        generation: i32,
+        code_version: i32,
+    ) -> Result<Self, StepError> {
         let mut driven = JoinSet::new();
         let client = connect(database, &mut driven).await?;
-        const LIVE: &str = "-- projector::projection::open, live
-            SELECT generation FROM read.live WHERE projection = $1";
-        let live = client.query_opt(LIVE, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
-        let generation: i32 = live.get(0);
+        Self::over(client, driven, database, keyring, (generation, false, code_version)).await
+    }
+
+    async fn over(
+        client: Client,
+        mut driven: JoinSet<()>,
+        database: &Database,
+        keyring: Arc<Keyring>,
+        (generation, follows_live, code_version): (i32, bool, i32),
+    ) -> Result<Self, StepError> {
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
         let feed = Feed::over(connect(database, &mut driven).await?).await?;
@@ -160,6 +218,8 @@ impl Projection {
             _driven: driven,
             statements,
             generation,
+            follows_live,
+            code_version,
             step: 0,
             position: 0,
             planned: 0,
@@ -214,6 +274,29 @@ impl Projection {
         self.position
     }
 
+    /// Every event up to here shows in all rows.
+    pub(crate) fn complete_position(&self) -> i64 {
+        self.queue.values().map(|entry| entry.position - 1).min().map_or(self.position, |queued| queued.min(self.position))
+    }
+
+    /// Whether it follows the live generation, and another one is that now.
+    async fn is_superseded(&self) -> Result<bool, StepError> {
+        const SQL: &str = "-- projector::projection::is_superseded
+            SELECT generation FROM read.live WHERE projection = $1";
+        let live = self.client.query_opt(SQL, &[&COMPANY_PROSPECT]).await?.ok_or(StepError::NoGeneration)?;
+        Ok(self.follows_live && live.get::<_, i32>(0) != self.generation)
+    }
+
+    /// The generation that it writes.
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// The log's highest position.
+    pub(crate) async fn head(&self) -> Result<i64, StepError> {
+        Ok(self.feed.head().await?.position)
+    }
+
     /// Records kept in memory.
     pub fn remembered(&self) -> usize {
         self.memory.len()
@@ -223,7 +306,7 @@ impl Projection {
     ///
     /// # Errors
     /// Why it was not taken. After an error the connections are not used again, except after [`StepError::Fenced`], which has read the
-    /// other projector's checkpoint.
+    /// other projector's checkpoint. [`StepError::Superseded`] says that another generation is to be opened.
     pub async fn step(&mut self, events_max: i64) -> Result<Stepped, StepError> {
         let (events, epoch) = join!(self.feed.after(self.position, events_max), Epoch::newest(self.feed.client()));
         let (mut events, epoch) = (events?, epoch?);
@@ -244,7 +327,8 @@ impl Projection {
         };
         events.truncate(taken);
         let position = events.last().map_or(self.position, |event| event.position);
-        elsewhere::clear(&self.client, self.generation, &change.prospects).await?;
+        let own = Own { generation: self.generation, code_version: self.code_version, live: self.follows_live };
+        elsewhere::clear(&self.client, own, elsewhere::erased(&change.prospects)).await?;
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
         match self.write(&change, position, &epoch, fanout_rows_max).await {
             Ok(outcome) => {
@@ -268,6 +352,9 @@ impl Projection {
             Err(error) if is_fenced(&error) => {
                 self.client.batch_execute("ROLLBACK").await?;
                 self.memory.forget();
+                if self.is_superseded().await? {
+                    return Err(StepError::Superseded);
+                }
                 self.read_place().await?;
                 Err(StepError::Fenced)
             }

@@ -1,7 +1,7 @@
 //! I5, as a function: the read tables are the fold of the log up to their complete position, on the primary or any replica. The log
 //! is folded in memory and the sides are joined here, independently of the projection's SQL.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -18,8 +18,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::columns::{Cell, Kind};
-use crate::record::{ApplyError, Folded, Place, apply};
+use crate::columns::{Cell, Kind, names};
+use crate::rebuild::shard::{Shard, weight_bytes};
+use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
 use crate::rows::{self, COMPANIES, DENORMALISED, MERGED_COMPANIES, PERSONAL, PROSPECTS};
 
 /// Differences that are told one by one; all are counted.
@@ -69,28 +70,60 @@ impl Report {
     }
 }
 
-/// Folds the log read through `log` and compares every row that `read`, on the primary or a replica, shows. Both see all tenants.
-/// Waits up to `wait` until nothing is queued.
+/// Records that are folded at a time, in bytes, where nobody says otherwise.
+pub const MEMORY_BYTES: usize = 1 << 30;
+
+/// Folds the log read through `log` and compares every row that `read`, on the primary or a replica, shows of the live generation. Both see
+/// all tenants. Waits up to `wait` until nothing is queued.
 ///
 /// # Errors
 /// If a side cannot be read.
 pub async fn verify(log: &Feed, read: &Client, keyring: &Keyring, wait: Duration) -> Result<Report, VerifyError> {
-    let (generation, position) = settled(read, wait).await?;
-    let result = compare(log, read, keyring, generation, position).await;
+    verify_within(log, read, keyring, wait, MEMORY_BYTES).await
+}
+
+/// [`verify`], holding all companies and so many prospects at a time as go into `memory_bytes`: the log is read once for each time.
+///
+/// # Errors
+/// If a side cannot be read.
+pub async fn verify_within(
+    log: &Feed,
+    read: &Client,
+    keyring: &Keyring,
+    wait: Duration,
+    memory_bytes: usize,
+) -> Result<Report, VerifyError> {
+    let (generation, position) = settled(read, None, wait).await?;
+    let result = Comparison { log, read, keyring, position, memory_bytes }.compare(generation).await;
     read.batch_execute("COMMIT").await?;
     result
 }
 
-/// Opens a snapshot of the read side with nothing queued; gives the live generation and its checkpoint.
-async fn settled(read: &Client, wait: Duration) -> Result<(i32, i64), VerifyError> {
+/// [`verify_within`] of a generation that is not live, and that nobody takes steps of meanwhile.
+pub(crate) async fn verify_generation(
+    log: &Feed,
+    read: &Client,
+    keyring: &Keyring,
+    generation: i32,
+    memory_bytes: usize,
+) -> Result<Report, VerifyError> {
+    let (generation, position) = settled(read, Some(generation), Duration::ZERO).await?;
+    let result = Comparison { log, read, keyring, position, memory_bytes }.compare(generation).await;
+    read.batch_execute("COMMIT").await?;
+    result
+}
+
+/// Opens a snapshot of the read side with nothing queued; gives the wanted generation, or the live one, and its checkpoint.
+async fn settled(read: &Client, generation: Option<i32>, wait: Duration) -> Result<(i32, i64), VerifyError> {
     const SQL: &str = "-- projector::verify::settled
-        SELECT l.generation, c.position, (SELECT count(*) FROM read.fanout AS f
-                                          WHERE f.projection = l.projection AND f.generation = l.generation)
-        FROM read.live AS l JOIN read.checkpoints AS c USING (projection, generation) WHERE l.projection = $1";
+        SELECT c.generation, c.position, (SELECT count(*) FROM read.fanout AS f
+                                          WHERE f.projection = l.projection AND f.generation = c.generation)
+        FROM read.live AS l JOIN read.checkpoints AS c USING (projection)
+        WHERE l.projection = $1 AND c.generation = coalesce($2, l.generation)";
     let started = Instant::now();
     loop {
         read.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let row = read.query_one(SQL, &[&COMPANY_PROSPECT]).await?;
+        let row = read.query_one(SQL, &[&COMPANY_PROSPECT, &generation]).await?;
         let queued: i64 = row.get(2);
         if queued == 0 {
             return Ok((row.get(0), row.get(1)));
@@ -103,80 +136,186 @@ async fn settled(read: &Client, wait: Duration) -> Result<(i32, i64), VerifyErro
     }
 }
 
-async fn compare(
-    log: &Feed,
-    read: &Client,
-    keyring: &Keyring,
-    generation: i32,
+/// The log up to a position beside what a snapshot of the read side shows.
+struct Comparison<'a> {
+    log: &'a Feed,
+    read: &'a Client,
+    keyring: &'a Keyring,
     position: i64,
-) -> Result<Report, VerifyError> {
-    let Fold { companies, prospects, erased_since } = fold(log, keyring, position).await?;
-    let mut report = Report { position, ..Report::default() };
-    let schema = migrations::schema_name(generation);
-
-    let columns: Vec<(&str, Kind)> = COMPANIES.to_vec();
-    let mut expected: HashMap<Place, Vec<Cell>> =
-        companies.iter().map(|(place, record)| (*place, rows::company(*place, record))).collect();
-    report.rows += expected.len();
-    table(read, &schema, "companies", &columns, &mut expected, &NOBODY, &mut report).await?;
-
-    let mut expected: HashMap<Place, Vec<Cell>> = companies
-        .keys()
-        .map(|place| (*place, end_of_merges(&companies, *place)))
-        .filter(|(place, end)| place != end)
-        .map(|(place, end)| (place, rows::merged_company(place, end.1)))
-        .collect();
-    report.rows += expected.len();
-    table(read, &schema, "merged_companies", MERGED_COMPANIES, &mut expected, &NOBODY, &mut report).await?;
-
-    let columns: Vec<(&str, Kind)> =
-        PROSPECTS.iter().copied().chain(DENORMALISED.iter().map(|(name, _, kind)| (*name, *kind))).collect();
-    let mut expected = joined(&companies, &prospects);
-    report.rows += expected.len();
-    table(read, &schema, "company_prospect", &columns, &mut expected, &erased_since, &mut report).await?;
-    Ok(report)
+    memory_bytes: usize,
 }
 
-/// What the log leads to.
-struct Fold {
-    companies: HashMap<Place, Folded<Company>>,
-    prospects: HashMap<Place, Folded<Prospect>>,
-    /// Persons who were erased after the position: the log does not say any more what their rows showed there.
-    erased_since: HashSet<Place>,
-}
+impl Comparison<'_> {
+    async fn compare(&self, generation: i32) -> Result<Report, VerifyError> {
+        let schema = migrations::schema_name(generation);
+        let mut report = Report { position: self.position, ..Report::default() };
+        let Part { records: companies, .. } = self.fold::<Company>(Shard::ALL, usize::MAX).await?;
+        let of = |name: &str, columns: &[(&'static str, Kind)], others: &str, which: &str| Table {
+            sql: format!(
+                "-- projector::verify::compare\nSELECT {}, {others} FROM {schema}.{name} WHERE {which}",
+                names(columns)
+            ),
+            name: name.to_owned(),
+            columns: columns.to_vec(),
+        };
 
-static NOBODY: LazyLock<HashSet<Place>> = LazyLock::new(HashSet::new);
+        let expected = |place: Place| companies.get(&place).map(|record| rows::company(place, record));
+        let table = of("companies", COMPANIES, "false", "true");
+        self.table(&table, companies.keys().copied(), expected, &NOBODY, &mut report).await?;
 
-async fn fold(log: &Feed, keyring: &Keyring, position: i64) -> Result<Fold, VerifyError> {
-    let (mut companies, mut prospects) = (HashMap::new(), HashMap::new());
-    let mut erased_since = HashSet::new();
-    let mut at = 0;
-    while at < position {
-        let mut events: Vec<StoredEvent> = log.after(at, PAGE.min(position - at)).await?;
-        events.retain(|event| event.position <= position);
-        let Some(last) = events.last() else { return Err(FeedError::Hole(at + 1).into()) };
-        at = last.position;
-        let persons = events.iter().filter(|event| event.aggregate_type == Prospect::TYPE);
-        let persons = persons.map(|event| (event.tenant_id, event.aggregate_id));
-        let keys = PersonKeys::fetch(log.client(), keyring, persons).await?;
-        erased_since.extend(keys.erased_after(position));
-        for event in &events {
-            match event.aggregate_type.as_str() {
-                Company::TYPE => apply(&mut companies, event, &keys)?,
-                Prospect::TYPE => apply(&mut prospects, event, &keys)?,
-                Import::TYPE => {}
-                other => {
-                    let aggregate_type = other.to_owned();
-                    return Err(ApplyError::Sort { position: event.position, aggregate_type }.into());
+        let end = |place: &Place| Some(end_of_merges(&companies, *place)).filter(|end| end != place);
+        let merged: Vec<Place> = companies.keys().copied().filter(|place| end(place).is_some()).collect();
+        let expected = |place: Place| end(&place).map(|end| rows::merged_company(place, end.1));
+        let table = of("merged_companies", MERGED_COMPANIES, "false", "true");
+        self.table(&table, merged.into_iter(), expected, &NOBODY, &mut report).await?;
+
+        let columns: Vec<(&str, Kind)> =
+            PROSPECTS.iter().copied().chain(DENORMALISED.iter().map(|(name, _, kind)| (*name, *kind))).collect();
+        let held: usize = companies.values().map(weight_bytes).sum();
+        let bytes_max = self.memory_bytes.saturating_sub(held).max(self.memory_bytes / 4);
+        let (mut shards, mut with_prospect) = (vec![Shard::ALL], HashSet::new());
+        while let Some(shard) = shards.pop() {
+            let part = self.fold::<Prospect>(shard, bytes_max).await?;
+            shards.extend(part.left);
+            let prospects = part.records;
+            let assigned = prospects.iter().filter(|(_, record)| record.deleted_at.is_none()).filter_map(|(place, record)| {
+                Some(end_of_merges(&companies, (place.0, record.state.company_id?)))
+            });
+            with_prospect.extend(assigned);
+            let expected = |place: Place| prospects.get(&place).map(|record| joined(&companies, place, record));
+            let table = of("company_prospect", &columns, OWN_ROW, &part.shard.condition("row_id"));
+            let places = prospects.keys().copied();
+            self.table_of(part.shard, &table, places, expected, &part.erased_since, &mut report).await?;
+        }
+
+        let shown = |place: &Place| companies[place].state.status == Status::Live && !with_prospect.contains(place);
+        let own: Vec<Place> = companies.keys().copied().filter(shown).collect();
+        let expected =
+            |place: Place| companies.get(&place).filter(|_| shown(&place)).map(|company| own_row(place, company));
+        let table = of("company_prospect", &columns, "false", OWN_ROW);
+        self.table(&table, own.into_iter(), expected, &NOBODY, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Folds the records of a sort, as far as they go into `bytes_max`.
+    async fn fold<R: Shown>(&self, shard: Shard, bytes_max: usize) -> Result<Part<R>, VerifyError> {
+        let mut part = Part { shard, records: HashMap::new(), erased_since: HashSet::new(), left: Vec::new() };
+        let (mut at, mut bytes) = (0, 0);
+        while at < self.position {
+            let mut events: Vec<StoredEvent> = self.log.after(at, PAGE.min(self.position - at)).await?;
+            events.retain(|event| event.position <= self.position);
+            let Some(last) = events.last() else { return Err(FeedError::Hole(at + 1).into()) };
+            at = last.position;
+            if let Some(event) = events.iter().find(|event| !SORTS.contains(&event.aggregate_type.as_str())) {
+                let (position, aggregate_type) = (event.position, event.aggregate_type.clone());
+                return Err(ApplyError::Sort { position, aggregate_type }.into());
+            }
+            events.retain(|event| event.aggregate_type == R::TYPE && part.shard.has(event.aggregate_id));
+            let persons = events.iter().filter(|event| event.aggregate_type == Prospect::TYPE);
+            let persons = persons.map(|event| (event.tenant_id, event.aggregate_id));
+            let keys = PersonKeys::fetch(self.log.client(), self.keyring, persons).await?;
+            part.erased_since.extend(keys.erased_after(self.position));
+            for event in &events {
+                let place = (event.tenant_id, event.aggregate_id);
+                let before = part.records.get(&place).map_or(0, weight_bytes);
+                apply(&mut part.records, event, &keys)?;
+                bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
+            }
+            while bytes > bytes_max
+                && let Some([kept, left]) = part.shard.halves()
+            {
+                part.records.retain(|place, _| kept.has(place.1));
+                part.records.shrink_to_fit();
+                bytes = part.records.values().map(weight_bytes).sum();
+                part.shard = kept;
+                part.left.push(left);
+            }
+        }
+        Ok(part)
+    }
+
+    async fn table(
+        &self,
+        table: &Table,
+        places: impl Iterator<Item = Place>,
+        expected: impl Fn(Place) -> Option<Vec<Cell>>,
+        erased_since: &HashSet<Place>,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        self.table_of(Shard::ALL, table, places, expected, erased_since, report).await
+    }
+
+    /// Compares the rows of `shard` in a table with what it should hold; the key is in the first two columns.
+    async fn table_of(
+        &self,
+        shard: Shard,
+        table: &Table,
+        places: impl Iterator<Item = Place>,
+        expected: impl Fn(Place) -> Option<Vec<Cell>>,
+        erased_since: &HashSet<Place>,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let name = &table.name;
+        let mut missing: BTreeSet<Place> = places.collect();
+        report.rows += missing.len();
+        let nothing: [&(dyn ToSql + Sync); 0] = [];
+        let mut found = pin!(self.read.query_raw(&table.sql, nothing).await?);
+        while let Some(row) = found.try_next().await? {
+            let place: Place = (row.get(0), row.get(1));
+            if !shard.has(place.1) {
+                continue;
+            }
+            let Some(cells) = expected(place).filter(|_| missing.remove(&place)) else {
+                if row.get(table.columns.len()) {
+                    continue;
+                }
+                report.differs(|| format!("{name} {}: should not be there", place.1));
+                continue;
+            };
+            for (index, ((column, kind), cell)) in table.columns.iter().zip(cells).enumerate() {
+                let seen = kind.read(&row, index)?;
+                let forgotten = erased_since.contains(&place)
+                    && (*column == "prospect_erased_at" || PERSONAL.iter().any(|(personal, _)| personal == column));
+                if seen != cell && !forgotten {
+                    report.differs(|| format!("{name} {}, {column}: should be {cell:?}, is {seen:?}", place.1));
                 }
             }
         }
+        for place in missing {
+            report.differs(|| format!("{name} {}: is missing", place.1));
+        }
+        Ok(())
     }
-    Ok(Fold { companies, prospects, erased_since })
 }
 
+/// Which rows look like a company's own; nobody else's.
+const OWN_ROW: &str = "(prospect_id IS NULL OR row_id IS NOT DISTINCT FROM assigned_company_id)";
+
+/// A table, or some rows of it, as it is read.
+struct Table {
+    name: String,
+    columns: Vec<(&'static str, Kind)>,
+    /// Gives the columns, and whether a row that is not expected is for another look.
+    sql: String,
+}
+
+/// What the log leads to, for some records.
+struct Part<R> {
+    shard: Shard,
+    records: Records<R>,
+    /// Persons who were erased after the position: the log does not say any more what their rows showed there.
+    erased_since: HashSet<Place>,
+    /// Whose records are for another time.
+    left: Vec<Shard>,
+}
+
+/// Every sort of record that there is; an import has no row.
+const SORTS: [&str; 3] = [Company::TYPE, Prospect::TYPE, Import::TYPE];
+
+static NOBODY: LazyLock<HashSet<Place>> = LazyLock::new(HashSet::new);
+
 /// The company that stands for this one: followed step by step, each company saying into which one it was merged.
-fn end_of_merges(companies: &HashMap<Place, Folded<Company>>, place: Place) -> Place {
+fn end_of_merges(companies: &Records<Company>, place: Place) -> Place {
     let mut end = place;
     for _ in 0..companies.len() {
         match companies.get(&end).map(|company| company.state.status) {
@@ -188,103 +327,48 @@ fn end_of_merges(companies: &HashMap<Place, Folded<Company>>, place: Place) -> P
     end
 }
 
-/// The rows of `company_prospect` as they should be.
-fn joined(
-    companies: &HashMap<Place, Folded<Company>>,
-    prospects: &HashMap<Place, Folded<Prospect>>,
-) -> HashMap<Place, Vec<Cell>> {
-    let shown: HashMap<Place, Vec<Cell>> = companies
-        .iter()
-        .filter(|(_, company)| company.state.status == Status::Live)
-        .map(|(place, company)| {
-            let row = rows::company(*place, company);
-            let cell = |column: &str| row[index_of(COMPANIES.iter().map(|(name, _)| *name), column)].clone();
-            (*place, DENORMALISED.iter().map(|(_, column, _)| cell(column)).collect())
-        })
-        .collect();
-    let nothing: Vec<Cell> = DENORMALISED.iter().map(|(_, _, kind)| empty(*kind)).collect();
+/// The row of a prospect in `company_prospect`, as it should be.
+fn joined(companies: &Records<Company>, place: Place, prospect: &Folded<Prospect>) -> Vec<Cell> {
     let names = || PROSPECTS.iter().map(|(name, _)| *name);
     let (position, updated_at) = (index_of(names(), "position"), index_of(names(), "updated_at"));
-    let mut expected = HashMap::with_capacity(prospects.len() + companies.len());
-    let mut with_prospect = HashSet::new();
-    for (place, prospect) in prospects {
-        let mut row = rows::prospect(*place, prospect);
-        let assigned = prospect.state.company_id.map(|company| end_of_merges(companies, (place.0, company)));
-        if let Some(company) = assigned.and_then(|assigned| companies.get(&assigned)) {
-            row[position] = Cell::Number(Some(prospect.position.max(company.position)));
-            row[updated_at] = Cell::Time(Some(prospect.updated_at.max(company.updated_at)));
-        }
-        if prospect.deleted_at.is_none() {
-            with_prospect.extend(assigned);
-        }
-        row.extend(assigned.and_then(|assigned| shown.get(&assigned)).unwrap_or(&nothing).iter().cloned());
-        expected.insert(*place, row);
+    let mut row = rows::prospect(place, prospect);
+    let assigned = prospect.state.company_id.map(|company| end_of_merges(companies, (place.0, company)));
+    let company = assigned.and_then(|assigned| Some((assigned, companies.get(&assigned)?)));
+    if let Some((_, company)) = company {
+        row[position] = Cell::Number(Some(prospect.position.max(company.position)));
+        row[updated_at] = Cell::Time(Some(prospect.updated_at.max(company.updated_at)));
     }
-    for (place, shown) in shown.iter().filter(|(place, _)| !with_prospect.contains(*place)) {
-        let company = &companies[place];
-        let own = PROSPECTS.iter().map(|(name, kind)| match *name {
-            "tenant_id" => Cell::Uuid(Some(place.0)),
-            "row_id" | "assigned_company_id" => Cell::Uuid(Some(place.1)),
-            "position" => Cell::Number(Some(company.position)),
-            "created_at" => Cell::Time(Some(company.created_at)),
-            "updated_at" => Cell::Time(Some(company.updated_at)),
-            "prospect_external_refs" | "prospect_flags" => Cell::Json(serde_json::json!([])),
-            "prospect_attributes" => Cell::Json(serde_json::json!({})),
-            _ => empty(*kind),
-        });
-        expected.insert(*place, own.chain(shown.iter().cloned()).collect());
+    match company.filter(|(_, company)| company.state.status == Status::Live) {
+        Some((assigned, company)) => row.extend(shown(assigned, company)),
+        None => row.extend(DENORMALISED.iter().map(|(_, _, kind)| kind.empty())),
     }
-    expected
+    row
+}
+
+/// The row of a live company without a prospect in `company_prospect`, as it should be.
+fn own_row(place: Place, company: &Folded<Company>) -> Vec<Cell> {
+    let own = PROSPECTS.iter().map(|(name, kind)| match *name {
+        "tenant_id" => Cell::Uuid(Some(place.0)),
+        "row_id" | "assigned_company_id" => Cell::Uuid(Some(place.1)),
+        "position" => Cell::Number(Some(company.position)),
+        "created_at" => Cell::Time(Some(company.created_at)),
+        "updated_at" => Cell::Time(Some(company.updated_at)),
+        "prospect_external_refs" | "prospect_flags" => Cell::Json(serde_json::json!([])),
+        "prospect_attributes" => Cell::Json(serde_json::json!({})),
+        _ => kind.empty(),
+    });
+    own.chain(shown(place, company)).collect()
+}
+
+/// What rows show of a live company.
+fn shown(place: Place, company: &Folded<Company>) -> Vec<Cell> {
+    let row = rows::company(place, company);
+    let cell = |column: &str| row[index_of(COMPANIES.iter().map(|(name, _)| *name), column)].clone();
+    DENORMALISED.iter().map(|(_, column, _)| cell(column)).collect()
 }
 
 fn index_of<'a>(mut names: impl Iterator<Item = &'a str>, wanted: &str) -> usize {
     names.position(|name| name == wanted).expect("the lists of columns belong together")
-}
-
-fn empty(kind: Kind) -> Cell {
-    match kind {
-        Kind::Uuid => Cell::Uuid(None),
-        Kind::Text => Cell::Text(None),
-        Kind::Number => Cell::Number(None),
-        Kind::Time => Cell::Time(None),
-        Kind::Json => Cell::Json(serde_json::Value::Null),
-    }
-}
-
-/// Compares a table with what it should hold; the key is in the first two columns.
-async fn table(
-    read: &Client,
-    schema: &str,
-    name: &str,
-    columns: &[(&str, Kind)],
-    expected: &mut HashMap<Place, Vec<Cell>>,
-    erased_since: &HashSet<Place>,
-    report: &mut Report,
-) -> Result<(), VerifyError> {
-    let names: Vec<&str> = columns.iter().map(|(column, _)| *column).collect();
-    let sql = format!("-- projector::verify::table\nSELECT {} FROM {schema}.{name}", names.join(", "));
-    let nothing: [&(dyn ToSql + Sync); 0] = [];
-    let mut found = pin!(read.query_raw(&sql, nothing).await?);
-    while let Some(row) = found.try_next().await? {
-        let place: Place = (row.get(0), row.get(1));
-        let Some(cells) = expected.remove(&place) else {
-            report.differs(|| format!("{name} {}: should not be there", place.1));
-            continue;
-        };
-        for (index, ((column, kind), cell)) in columns.iter().zip(cells).enumerate() {
-            let seen = kind.read(&row, index)?;
-            let forgotten = erased_since.contains(&place)
-                && (*column == "prospect_erased_at" || PERSONAL.iter().any(|(personal, _)| personal == column));
-            if seen != cell && !forgotten {
-                report.differs(|| format!("{name} {}, {column}: should be {cell:?}, is {seen:?}", place.1));
-            }
-        }
-    }
-    let missing: BTreeMap<&Place, &Vec<Cell>> = expected.iter().collect();
-    for (place, _) in missing {
-        report.differs(|| format!("{name} {}: is missing", place.1));
-    }
-    Ok(())
 }
 
 /// Claims and matches of the log that do not belong to the records' states at its head, or are missing; the appender's part of I5. To
@@ -298,7 +382,9 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     const MATCHES: &str = "-- projector::verify::verify_claims, matches
         SELECT tenant_id, kind, key, aggregate_id FROM log.matches";
     let position = log.head().await?.position;
-    let Fold { companies, prospects, .. } = fold(log, keyring, position).await?;
+    let fold = Comparison { log, read: log.client(), keyring, position, memory_bytes: usize::MAX };
+    let companies = fold.fold::<Company>(Shard::ALL, usize::MAX).await?.records;
+    let prospects = fold.fold::<Prospect>(Shard::ALL, usize::MAX).await?.records;
     let mut report = Report { position, ..Report::default() };
     let mut claims: HashSet<(Uuid, String, String, Uuid)> = HashSet::new();
     let mut matches = HashSet::new();

@@ -52,6 +52,7 @@ async fn a_rebuild_after_erasures_gives_the_same_rows_and_other_generations_are_
     // A generation that is kept for a roll-back: the rows as they are now.
     let transaction = opened.client.transaction().await.expect("a transaction");
     migrations::create_generation(&transaction, COMPANY_PROSPECT, 2, 1).await.expect("another generation");
+    migrations::create_indexes(&transaction, COMPANY_PROSPECT, 2).await.expect("its indexes");
     transaction.commit().await.expect("made");
     opened.sql("INSERT INTO read_2.company_prospect SELECT * FROM read_1.company_prospect").await;
     assert_eq!(

@@ -110,6 +110,7 @@ async fn another_generation_that_goes_live_is_read_at_once() {
     assert_eq!(stack.get(&path).await.json()["domain"], "example.com");
     let transaction = stack.client.transaction().await.expect("a transaction");
     migrations::create_generation(&transaction, "company_prospect", 2, 1).await.expect("tables");
+    migrations::create_indexes(&transaction, "company_prospect", 2).await.expect("indexes");
     transaction
         .batch_execute(
             "INSERT INTO read_2.companies SELECT * FROM read_1.companies; UPDATE read_2.companies SET domain = 'next.com';
@@ -128,6 +129,7 @@ async fn another_generation_that_goes_live_is_read_at_once() {
     // Back to a generation whose tables the service has never seen, with the old ones gone.
     let transaction = stack.client.transaction().await.expect("a transaction");
     migrations::create_generation(&transaction, "company_prospect", 3, 1).await.expect("tables");
+    migrations::create_indexes(&transaction, "company_prospect", 3).await.expect("indexes");
     transaction.batch_execute("UPDATE read.live SET generation = 3; DROP SCHEMA read_2 CASCADE").await.expect("live");
     transaction.commit().await.expect("committed");
     assert_eq!(stack.get("/v1/companies").await.body, "{\"items\":[]}");

@@ -1,9 +1,9 @@
 -- The tables of one generation of the projection company_prospect, in the schema {schema} (read_1, read_2, ...).
--- Run by the migrations' runner, which puts the schema's name in. Lists are read along (tenant_id, sort key, id), so every index
+-- Run by the migrations' runner, which puts the schema's name in, and by rebuilds. Without keys and indexes, so that rows are loaded
+-- fast, and without walls, which COPY does not go through: nobody but the builder sees them. Lists are read along (tenant_id, sort key, id), so every index
 -- begins with the tenant, and text is compared byte by byte.
 CREATE SCHEMA {schema};
 COMMENT ON SCHEMA {schema} IS 'One generation of the projection company_prospect';
-GRANT USAGE ON SCHEMA {schema} TO prospectus_projector, prospectus_query, prospectus_verifier, prospectus_operator, prospectus_people;
 
 CREATE TABLE {schema}.companies (
     tenant_id uuid NOT NULL,
@@ -46,7 +46,6 @@ CREATE TABLE {schema}.companies (
     deleted_at timestamptz CHECK (deleted_at >= created_at),
     looks_like_company_id uuid,
     review_since timestamptz CHECK (review_since >= created_at),
-    PRIMARY KEY (tenant_id, company_id),
     CHECK ((looks_like_company_id IS NULL) = (review_since IS NULL)),
     CHECK ((name IS NULL) = (name_sort IS NULL)),
     CHECK (name IS NOT NULL OR domain IS NOT NULL)
@@ -96,8 +95,7 @@ COMMENT ON COLUMN {schema}.companies.review_since IS 'Since when it is in review
 CREATE TABLE {schema}.merged_companies (
     tenant_id uuid NOT NULL,
     company_id uuid NOT NULL,
-    primary_id uuid NOT NULL CHECK (primary_id <> company_id),
-    PRIMARY KEY (tenant_id, company_id)
+    primary_id uuid NOT NULL CHECK (primary_id <> company_id)
 );
 COMMENT ON TABLE {schema}.merged_companies IS 'Which company stands for a merged one: prospects follow by this pointer (decision 6)';
 COMMENT ON COLUMN {schema}.merged_companies.tenant_id IS 'Whose companies';
@@ -162,7 +160,6 @@ CREATE TABLE {schema}.company_prospect (
     hint_name text CHECK (length(hint_name) <= 255),
     hint_country text COLLATE "C" CHECK (hint_country ~ '^[A-Z]{2}$'),
     hint_host text CHECK (length(hint_host) <= 255),
-    PRIMARY KEY (tenant_id, row_id),
     CHECK (review IS NULL OR prospect_id IS NOT NULL),
     CHECK (num_nonnulls(prospect_id, prospect_version, prospect_created_at, prospect_updated_at) IN (0, 4)),
     CHECK (num_nonnulls(company_id, company_version, company_created_at, company_updated_at) IN (0, 4)),
@@ -228,24 +225,6 @@ COMMENT ON COLUMN {schema}.company_prospect.hint_name IS 'Personal: what an impo
 COMMENT ON COLUMN {schema}.company_prospect.hint_country IS 'Personal: that company''s country';
 COMMENT ON COLUMN {schema}.company_prospect.hint_host IS 'Personal: the host that led to no company';
 
-ALTER TABLE {schema}.companies ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-ALTER TABLE {schema}.merged_companies ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-ALTER TABLE {schema}.company_prospect ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-CREATE POLICY project ON {schema}.companies TO prospectus_projector USING (true) WITH CHECK (true);
-CREATE POLICY project ON {schema}.merged_companies TO prospectus_projector USING (true) WITH CHECK (true);
-CREATE POLICY project ON {schema}.company_prospect TO prospectus_projector USING (true) WITH CHECK (true);
-CREATE POLICY verify ON {schema}.companies FOR SELECT TO prospectus_verifier USING (true);
-CREATE POLICY verify ON {schema}.merged_companies FOR SELECT TO prospectus_verifier USING (true);
-CREATE POLICY verify ON {schema}.company_prospect FOR SELECT TO prospectus_verifier USING (true);
-CREATE POLICY request ON {schema}.companies FOR SELECT TO prospectus_query USING (tenant_id = access.request_tenant());
-CREATE POLICY request ON {schema}.merged_companies FOR SELECT TO prospectus_query USING (tenant_id = access.request_tenant());
-CREATE POLICY request ON {schema}.company_prospect FOR SELECT TO prospectus_query USING (tenant_id = access.request_tenant());
-CREATE POLICY person ON {schema}.companies FOR SELECT TO prospectus_people USING (tenant_id = (SELECT access.person_tenant()));
-CREATE POLICY person ON {schema}.merged_companies FOR SELECT TO prospectus_people USING (tenant_id = (SELECT access.person_tenant()));
-CREATE POLICY person ON {schema}.company_prospect FOR SELECT TO prospectus_people USING (tenant_id = (SELECT access.person_tenant()));
-GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.companies, {schema}.merged_companies, {schema}.company_prospect TO prospectus_projector;
-GRANT SELECT ON {schema}.companies, {schema}.merged_companies, {schema}.company_prospect TO prospectus_query, prospectus_verifier, prospectus_people;
-
 -- Personal columns keep no statistics: erasing a person must leave no value in the catalogue.
 ALTER TABLE {schema}.company_prospect
     ALTER COLUMN salutation SET STATISTICS 0, ALTER COLUMN first_name SET STATISTICS 0, ALTER COLUMN last_name SET STATISTICS 0,
@@ -256,104 +235,3 @@ ALTER TABLE {schema}.company_prospect
     ALTER COLUMN prospect_mobile_phone SET STATISTICS 0, ALTER COLUMN prospect_external_refs SET STATISTICS 0,
     ALTER COLUMN prospect_attributes SET STATISTICS 0, ALTER COLUMN hint_name SET STATISTICS 0,
     ALTER COLUMN hint_country SET STATISTICS 0, ALTER COLUMN hint_host SET STATISTICS 0;
-
--- Row-level security keeps % from using an index, so what looks like a company is looked for by functions of the owner's, which see
--- every row and add the tenant themselves (decision 15).
-CREATE POLICY look_for_likes ON {schema}.companies FOR SELECT TO prospectus_owner USING (true);
-
--- Has the server know the setting that the function below makes.
-SELECT extensions.show_limit();
-
--- $1 the tenant, $2 a name as names are compared, $3 its country or null, $4 the company itself or null, $5 most companies. Whoever
--- may call it works for all tenants. Names without trigrams (in scripts that the server's locale has no letters of) are found if they are the same.
-CREATE FUNCTION {schema}.companies_like(tenant uuid, name_key text, country text, except_company_id uuid, companies_max integer)
-RETURNS TABLE (company_id uuid, name_similarity real, same_country boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET pg_trgm.similarity_threshold = 0.5 AS $$
-    SELECT f.company_id, max(f.name_similarity), bool_or(f.country = $3)
-    FROM (
-        (SELECT c.company_id, c.country, 1::real AS name_similarity
-         FROM {schema}.companies AS c
-         WHERE c.tenant_id = $1 AND c.name_key = $2 AND c.deleted_at IS NULL AND c.merged_into IS NULL
-         ORDER BY c.company_id LIMIT $5 + 1)
-        UNION ALL
-        (SELECT c.company_id, c.country, extensions.similarity(c.name_key, $2)
-         FROM {schema}.companies AS c
-         WHERE c.tenant_id = $1 AND c.name_key OPERATOR(extensions.%) $2 AND c.deleted_at IS NULL AND c.merged_into IS NULL
-         ORDER BY extensions.similarity(c.name_key, $2) DESC, c.company_id LIMIT $5 + 1)
-    ) AS f
-    WHERE f.company_id IS DISTINCT FROM $4
-    GROUP BY f.company_id
-    ORDER BY 2 DESC, 3 DESC NULLS LAST, 1
-    LIMIT $5
-$$;
-REVOKE ALL ON FUNCTION {schema}.companies_like FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION {schema}.companies_like TO prospectus_projector;
-COMMENT ON FUNCTION {schema}.companies_like IS 'Live companies of a tenant whose names are like a name, the most similar first: how similar, and whether the country is the same (null where one is not known)';
-
--- The same for a request, whose tenant is the transaction's.
-CREATE FUNCTION {schema}.own_companies_like(name_key text, country text, except_company_id uuid, companies_max integer)
-RETURNS TABLE (company_id uuid, name_similarity real, same_country boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
-    SELECT f.company_id, f.name_similarity, f.same_country
-    FROM {schema}.companies_like(access.request_tenant(), $1, $2, $3, $4) AS f
-$$;
-REVOKE ALL ON FUNCTION {schema}.own_companies_like FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION {schema}.own_companies_like TO prospectus_query;
-COMMENT ON FUNCTION {schema}.own_companies_like IS 'companies_like for the tenant that the query role serves in this transaction';
-
--- $1 tenant, $2 company, $3 most companies of each sort of evidence
-CREATE FUNCTION {schema}.companies_with_the_same(tenant uuid, wanted_company_id uuid, companies_max integer)
-RETURNS TABLE (company_id uuid, evidence text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
-    SELECT e.company_id, e.evidence
-    FROM {schema}.companies AS own
-    CROSS JOIN LATERAL (
-        (SELECT c.company_id, 'phone' AS evidence FROM {schema}.companies AS c
-         WHERE c.tenant_id = $1 AND c.phone = own.phone AND c.deleted_at IS NULL AND c.merged_into IS NULL
-         ORDER BY c.company_id LIMIT $3 + 1)
-        UNION ALL
-        (SELECT c.company_id, 'email_address' FROM {schema}.companies AS c
-         WHERE c.tenant_id = $1 AND lower(c.email_address) = lower(own.email_address) AND c.deleted_at IS NULL AND c.merged_into IS NULL
-         ORDER BY c.company_id LIMIT $3 + 1)
-        UNION ALL
-        (SELECT c.company_id, 'domain_label' FROM {schema}.companies AS c
-         WHERE c.tenant_id = $1 AND split_part(c.domain, '.', 1) = split_part(own.domain, '.', 1)
-           AND c.deleted_at IS NULL AND c.merged_into IS NULL
-         ORDER BY c.company_id LIMIT $3 + 1)
-    ) AS e
-    WHERE own.tenant_id = $1 AND own.company_id = $2 AND e.company_id <> $2
-$$;
-REVOKE ALL ON FUNCTION {schema}.companies_with_the_same FROM PUBLIC;
-COMMENT ON FUNCTION {schema}.companies_with_the_same IS 'Live companies of a tenant that have a company''s phone, e-mail address, or the first label of its domain (acme of acme.com)';
-
--- $1 company of the request's tenant, $2 most companies of each sort of evidence
-CREATE FUNCTION {schema}.duplicate_candidates(wanted_company_id uuid, companies_max integer)
-RETURNS TABLE (company_id uuid, name text, domain text, country text, evidence text, name_similarity real, same_country boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
-    SELECT c.company_id, c.name, c.domain, c.country, e.evidence, e.name_similarity, e.same_country
-    FROM (
-        SELECT f.company_id, 'name' AS evidence, f.name_similarity, f.same_country
-        FROM {schema}.companies AS own
-        CROSS JOIN LATERAL {schema}.companies_like(own.tenant_id, own.name_key, own.country, own.company_id, $2) AS f
-        WHERE own.tenant_id = access.request_tenant() AND own.company_id = $1
-        UNION ALL
-        SELECT f.company_id, f.evidence, NULL, NULL
-        FROM {schema}.companies_with_the_same(access.request_tenant(), $1, $2) AS f
-    ) AS e
-    JOIN {schema}.companies AS c ON c.tenant_id = access.request_tenant() AND c.company_id = e.company_id
-$$;
-REVOKE ALL ON FUNCTION {schema}.duplicate_candidates FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION {schema}.duplicate_candidates TO prospectus_query;
-COMMENT ON FUNCTION {schema}.duplicate_candidates IS 'What speaks for a company being the same as another one of the tenant that the query role serves in this transaction, a row for each sort of evidence';
-
--- $1 the first label of a domain, $2 most companies
-CREATE FUNCTION {schema}.own_companies_of_label(label text, companies_max integer) RETURNS TABLE (company_id uuid)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
-    SELECT c.company_id FROM {schema}.companies AS c
-    WHERE c.tenant_id = access.request_tenant() AND split_part(c.domain, '.', 1) = $1
-      AND c.deleted_at IS NULL AND c.merged_into IS NULL AND c.domain IS NOT NULL
-    ORDER BY c.company_id LIMIT $2
-$$;
-REVOKE ALL ON FUNCTION {schema}.own_companies_of_label FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION {schema}.own_companies_of_label TO prospectus_query;
-COMMENT ON FUNCTION {schema}.own_companies_of_label IS 'Live companies whose domain begins with a label (acme of acme.com), of the tenant that the query role serves in this transaction';

@@ -1,6 +1,8 @@
 -- The indexes of one generation of the projection company_prospect, apart from its tables so that a rebuild can load first.
 -- Requirement 003's, with the tenant first; each ends with the id, so that a filtered list comes out in order and a keyset
 -- cursor can go on from any row. The values themselves may be null: a list reads the rows that have one, then those without.
+ALTER TABLE {schema}.companies ADD PRIMARY KEY (tenant_id, company_id);
+ALTER TABLE {schema}.merged_companies ADD PRIMARY KEY (tenant_id, company_id);
 CREATE INDEX companies_name ON {schema}.companies (tenant_id, name_sort, company_id);
 CREATE INDEX companies_domain ON {schema}.companies (tenant_id, domain, company_id);
 CREATE INDEX companies_revenue ON {schema}.companies (tenant_id, revenue, company_id);
@@ -23,6 +25,7 @@ CREATE INDEX companies_domain_label ON {schema}.companies (tenant_id, split_part
 CREATE INDEX companies_review ON {schema}.companies (tenant_id, company_id) WHERE looks_like_company_id IS NOT NULL;
 CREATE INDEX merged_companies_primary ON {schema}.merged_companies (tenant_id, primary_id, company_id);
 
+ALTER TABLE {schema}.company_prospect ADD PRIMARY KEY (tenant_id, row_id);
 CREATE INDEX company_prospect_assigned ON {schema}.company_prospect (tenant_id, assigned_company_id, row_id) WHERE assigned_company_id IS NOT NULL;
 CREATE INDEX company_prospect_company ON {schema}.company_prospect (tenant_id, company_id, row_id) WHERE company_id IS NOT NULL;
 CREATE INDEX company_prospect_created_at ON {schema}.company_prospect (tenant_id, created_at, row_id);

@@ -1,0 +1,241 @@
+//! Reading and folding the log in parts. A record belongs to a part by the last bits of its id, which are random in the ids that the
+//! services make; whoever has folded more than its bound lets half of its records go and leaves them for a later round.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use cqrs_es::Aggregate as _;
+use domain::Prospect;
+use event_store::StoredEvent;
+use event_store::keyring::{KeyError, Keyring};
+use event_store::seal::PersonKeys;
+use futures_util::TryStreamExt as _;
+use service_kit::postgres::Database;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
+
+use crate::connection::connect;
+use crate::projection::StepError;
+use crate::record::{Folded, Records, Shown, apply};
+
+/// Positions that one query looks at: no snapshot of the server's is kept for long.
+const PAGE_POSITIONS: i64 = 50_000;
+/// Events of a batch, which the keys are fetched for at a time, and their bytes.
+const BATCH_EVENTS_MAX: usize = 2_000;
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Batches that are read while others are folded.
+const BATCHES_AHEAD: usize = 2;
+/// After so many events others who share the processor have their turn.
+const EVENTS_AT_A_TIME: usize = 64;
+/// What a record takes beside its state: its place, its times, and the room that a table of records keeps free.
+const RECORD_BYTES: usize = 300;
+/// The last bits that the server looks at; more are looked at here.
+const SERVER_BITS: u32 = 8;
+const BITS_MAX: u32 = 32;
+
+/// The records whose ids end with some bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shard {
+    bits: u32,
+    value: u32,
+}
+
+impl Shard {
+    /// All records.
+    pub(crate) const ALL: Self = Self { bits: 0, value: 0 };
+
+    /// All records in at least so many parts.
+    pub(crate) fn parts(count: usize) -> Vec<Self> {
+        let bits = count.next_power_of_two().trailing_zeros().min(SERVER_BITS);
+        (0..1 << bits).map(|value| Self { bits, value }).collect()
+    }
+
+    /// Whether a record is in it.
+    pub(crate) fn has(self, id: Uuid) -> bool {
+        let [.., a, b, c, d] = *id.as_bytes();
+        u32::from_be_bytes([a, b, c, d]) & mask(self.bits) == self.value
+    }
+
+    /// Its halves, as long as there are bits to tell them apart.
+    pub(crate) fn halves(self) -> Option<[Self; 2]> {
+        let bits = self.bits + 1;
+        (bits <= BITS_MAX).then(|| [self.value, self.value | 1 << self.bits].map(|value| Self { bits, value }))
+    }
+
+    /// The condition by which the server finds its records, and some others where it has many bits: what `column`'s last byte is, under
+    /// a mask. Numbers only, so putting it into the text is safe.
+    pub(crate) fn condition(self, column: &str) -> String {
+        let seen = mask(self.bits.min(SERVER_BITS));
+        format!("get_byte(uuid_send({column}), 15) & {seen} = {}", self.value & seen)
+    }
+}
+
+fn mask(bits: u32) -> u32 {
+    u32::try_from((1_u64 << bits) - 1).expect("at most 32 bits")
+}
+
+/// The log up to a position, for whoever folds it.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) database: Database,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) head: i64,
+}
+
+/// Some events in their order, and the keys of the persons whose they are.
+struct Batch {
+    events: Vec<StoredEvent>,
+    keys: PersonKeys,
+}
+
+/// The records of a part, folded, and the part: smaller than what was asked for where that was too much; the rest is in `left`.
+pub(crate) struct Part<R> {
+    pub(crate) records: Records<R>,
+    pub(crate) shard: Shard,
+    pub(crate) left: Vec<Shard>,
+}
+
+/// Folds all records of a sort that are in `shard`, as far as they go into `bytes_max`. Adds to `folded` the events of those.
+///
+/// # Errors
+/// If the log cannot be read, or an event cannot be applied.
+pub(crate) async fn fold<R: Shown>(
+    source: &Source,
+    shard: Shard,
+    bytes_max: usize,
+    folded: &AtomicI64,
+) -> Result<Part<R>, StepError> {
+    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+    let mut reading = JoinSet::new();
+    reading.spawn(read(source.clone(), shard, R::TYPE, sender));
+    let mut part = Part { records: Records::<R>::new(), shard, left: Vec::new() };
+    let mut bytes = 0;
+    while let Some(Batch { events, keys }) = batches.recv().await {
+        let mut taken = 0;
+        for (number, event) in events.iter().enumerate().filter(|(_, event)| part.shard.has(event.aggregate_id)) {
+            let place = (event.tenant_id, event.aggregate_id);
+            let before = part.records.get(&place).map_or(0, weight_bytes);
+            apply(&mut part.records, event, &keys)?;
+            bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
+            taken += 1;
+            if number % EVENTS_AT_A_TIME == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        folded.fetch_add(taken, Ordering::Relaxed);
+        while bytes > bytes_max
+            && let Some([kept, left]) = part.shard.halves()
+        {
+            let forgotten: i64 = part.records.iter().filter(|(place, _)| left.has(place.1)).map(|(_, one)| one.version).sum();
+            folded.fetch_sub(forgotten, Ordering::Relaxed);
+            part.records.retain(|place, _| kept.has(place.1));
+            part.records.shrink_to_fit();
+            bytes = part.records.values().map(weight_bytes).sum();
+            part.shard = kept;
+            part.left.push(left);
+        }
+    }
+    reading.join_next().await.expect("it was spawned").expect("reading does not panic")?;
+    Ok(part)
+}
+
+/// Roughly what a folded record takes in memory.
+pub(crate) fn weight_bytes<R: Shown>(record: &Folded<R>) -> usize {
+    record.state.weight_bytes() + record.added_at.len() * 48 + RECORD_BYTES
+}
+
+/// Reads the events of a sort of record that are in `shard`, until the end or until nobody wants them.
+async fn read(
+    source: Source,
+    shard: Shard,
+    aggregate_type: &'static str,
+    batches: mpsc::Sender<Batch>,
+) -> Result<(), StepError> {
+    let mut driven = JoinSet::new();
+    let client = connect(&source.database, &mut driven).await?;
+    // Prepared on an empty table the plan could be a scan; the index is always right. Long reading is what this is for.
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off; SET statement_timeout = 0").await?;
+    let page = prepare(&client, shard).await?;
+    // Keys are asked for while a page is under way.
+    let keys_client = connect(&source.database, &mut driven).await?;
+    let keyring = (aggregate_type == Prospect::TYPE).then_some(source.keyring);
+    let mut after = 0;
+    while after < source.head {
+        let to = source.head.min(after + PAGE_POSITIONS);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&after, &to, &aggregate_type];
+        let mut rows = pin!(client.query_raw(&page, parameters).await?);
+        let (mut events, mut bytes): (Vec<StoredEvent>, usize) = (Vec::new(), 0);
+        loop {
+            let row = rows.try_next().await?;
+            if let Some(row) = &row {
+                let event = StoredEvent::from_row(row)?;
+                bytes += event.payload.len();
+                events.push(event);
+            }
+            let ended = row.is_none();
+            if events.is_empty() || !(ended || events.len() >= BATCH_EVENTS_MAX || bytes >= BATCH_BYTES_MAX) {
+                if ended {
+                    break;
+                }
+                continue;
+            }
+            let events = std::mem::take(&mut events);
+            bytes = 0;
+            let keys = match &keyring {
+                Some(keyring) => keys(&keys_client, keyring, &events).await?,
+                None => PersonKeys::default(),
+            };
+            if batches.send(Batch { events, keys }).await.is_err() || ended {
+                break;
+            }
+        }
+        after = to;
+    }
+    Ok(())
+}
+
+/// $1 the position before the page, $2 its last one, $3 the sort of record. Who acted is no part of a record's state.
+async fn prepare(client: &Client, shard: Shard) -> Result<Statement, tokio_postgres::Error> {
+    let condition = shard.condition("e.aggregate_id");
+    client
+        .prepare(&format!(
+            "-- projector::rebuild::shard::read
+            SELECT e.position, e.tenant_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_id, e.event_type,
+                   e.event_version, e.payload, '{{}}'::json, e.recorded_at
+            FROM log.events AS e
+            WHERE e.position > $1 AND e.position <= $2 AND e.aggregate_type = $3 AND {condition}
+            ORDER BY e.position"
+        ))
+        .await
+}
+
+async fn keys(client: &Client, keyring: &Keyring, events: &[StoredEvent]) -> Result<PersonKeys, StepError> {
+    let persons = events.iter().map(|event| (event.tenant_id, event.aggregate_id));
+    PersonKeys::fetch(client, keyring, persons).await.map_err(|source| match source {
+        KeyError::Database(error) => error.into(),
+        source => StepError::Key { position: events.first().map_or(0, |event| event.position), source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_in_one_part_however_often_parts_are_halved() {
+        let ids: Vec<Uuid> = (0..5_000_u128).map(|number| Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let mut parts = Shard::parts(3);
+        assert_eq!(parts.len(), 4);
+        for _ in 0..8 {
+            let first = parts.remove(0);
+            parts.extend(first.halves().expect("there are bits left"));
+        }
+        assert!(ids.iter().all(|id| parts.iter().filter(|part| part.has(*id)).count() == 1));
+        assert_eq!(Shard { bits: BITS_MAX, value: 0 }.halves(), None);
+        assert_eq!(Shard { bits: 10, value: 0x2ff }.condition("x"), "get_byte(uuid_send(x), 15) & 255 = 255");
+    }
+}
