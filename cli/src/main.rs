@@ -14,9 +14,11 @@ mod log;
 mod migrate;
 mod output;
 mod primary;
+mod rebuild;
 mod sql_roles;
 mod status;
 mod tenants;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,9 @@ enum Command {
     SqlRoles(sql_roles::Command),
     Status(status::Args),
     Integrity(integrity::Args),
+    Rebuild(rebuild::RebuildArgs),
+    Rollback(rebuild::RollbackArgs),
+    Verify(verify::Args),
     #[command(subcommand)]
     Audit(audit::Command),
     #[command(subcommand)]
@@ -78,6 +83,9 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::SqlRoles(command) => sql_roles::run(command, &primary()?).await,
         Command::Status(args) => status::run(args, &primary()?).await,
         Command::Integrity(args) => integrity::run(args, &primary()?).await,
+        Command::Rebuild(args) => rebuild::rebuild(args, &primary()?).await,
+        Command::Rollback(args) => rebuild::rollback(args, &primary()?).await,
+        Command::Verify(args) => verify::run(args, &primary()?).await,
         Command::Audit(command) => audit::run(command, cli.json, primary).await,
         Command::Domains(command) => Ok(domains::run(command)),
         Command::Import(args) => import::run(args).await,

@@ -57,6 +57,9 @@ fn without_a_primary_it_says_what_to_set_and_never_shows_a_password() {
 fn every_command_has_an_example_in_its_help() {
     for command in [
         "migrate",
+        "rebuild",
+        "rollback",
+        "verify",
         "status",
         "tenants create",
         "tenants list",

@@ -1,5 +1,7 @@
 //! A log and its projection on a database of the test's own: commands that write the one, and looks at the other.
 
+pub mod process;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
