@@ -15,6 +15,7 @@ mod import;
 mod load;
 mod peer;
 mod read;
+mod rebuild;
 mod results;
 mod sample;
 mod sealer;
@@ -44,6 +45,9 @@ struct Flags {
     /// Lines of the lists that are imported.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     import_lines: u64,
+    /// Prospects of the log that is rebuilt from; for every twenty of them there are three companies.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
+    rebuild_prospects: u64,
     /// Only these groups, separated by commas.
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Group>,
@@ -77,6 +81,8 @@ enum Group {
     History,
     /// Lists of customers, new and again.
     Import,
+    /// The read tables anew from the whole log.
+    Rebuild,
 }
 
 #[tokio::main]
@@ -129,6 +135,10 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Group::Import) {
         eprintln!("imports of {} lines", flags.import_lines);
         import::run(&stack, length, flags.import_lines, &mut results).await?;
+    }
+    if wanted(Group::Rebuild) {
+        eprintln!("a rebuild of {} prospects", flags.rebuild_prospects);
+        rebuild::run(&stack, flags.rebuild_prospects, &mut results).await?;
     }
     print!("{}", results.table());
     if !flags.dry_run {

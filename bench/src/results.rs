@@ -40,6 +40,10 @@ const ASKED: &[(&str, Asked)] = &[
     ("import.again", Asked::AtLeast(1.0, "import.log")),
     ("import.visible", Asked::AtLeast(0.3, "limit.import_insert")),
     ("import.memory", Asked::Under(200.0)),
+    ("rebuild", Asked::AtLeast(0.5, "limit.copy_index")),
+    ("project.incremental", Asked::AtLeast(0.5, "limit.indexed_insert")),
+    // rebuild is to be at least ten times postgres-es.
+    ("replay.postgres_es", Asked::AtMost(0.1, "rebuild")),
     ("memory.command_service", Asked::Under(150.0)),
     ("memory.projector", Asked::Under(150.0)),
     ("memory.query_service", Asked::Under(150.0)),

@@ -81,11 +81,20 @@ impl BenchStack {
     /// # Errors
     /// If the stack's variables are not of their form.
     pub fn appender(&self, database: &str) -> anyhow::Result<Database> {
-        let password = self.passwords.split(',').find_map(|pair| pair.strip_prefix("prospectus_appender="));
-        let password = password.context("no password of the role prospectus_appender")?;
+        self.role(database, "prospectus_appender")
+    }
+
+    /// A role's way into a database of the primary.
+    ///
+    /// # Errors
+    /// If the stack's variables are not of their form.
+    pub fn role(&self, database: &str, role: &str) -> anyhow::Result<Database> {
+        let mut passwords = self.passwords.split(',').filter_map(|pair| pair.split_once('='));
+        let password = passwords.find(|(name, _)| *name == role);
+        let (_, password) = password.with_context(|| format!("no password of the role {role}"))?;
         let url = self.url(database);
         let (_, address) = url.split_once('@').context("the primary's URL has no user")?;
-        Ok(Database::parse(&format!("postgres://prospectus_appender:{password}@{address}"), "bench")?)
+        Ok(Database::parse(&format!("postgres://{role}:{password}@{address}"), "bench")?)
     }
 
     /// A fresh, migrated database, so that every round begins alike.

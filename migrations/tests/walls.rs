@@ -65,6 +65,22 @@ async fn no_service_role_can_change_or_remove_an_event_or_a_persons_key() {
             assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {statement}: {error:?}");
         }
     }
+    // Who builds read tables owns them and nothing else.
+    let builder = database.client_for("prospectus_projector").await;
+    builder.batch_execute("SET ROLE prospectus_builder").await.expect("the projector builds");
+    for statement in [
+        "SELECT FROM log.events",
+        "UPDATE log.events SET payload = '{}'",
+        "TRUNCATE log.events",
+        "ALTER TABLE log.events DISABLE ROW LEVEL SECURITY",
+        "CREATE TRIGGER t BEFORE INSERT ON log.events FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "DROP SCHEMA log CASCADE",
+        "DROP TABLE read.checkpoint_steps",
+        "UPDATE access.api_keys SET role = 'admin'",
+    ] {
+        let error = builder.batch_execute(statement).await.expect_err(statement);
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "builder: {statement}: {error:?}");
+    }
     let count: i64 =
         database.superuser().await.query_one("SELECT count(*) FROM log.events", &[]).await.expect("count").get(0);
     assert_eq!(count, 1);

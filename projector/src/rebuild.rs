@@ -87,6 +87,9 @@ pub enum RebuildError {
     /// The generation does not get near the live one.
     #[error("events come faster than the new generation takes them in: it does not come near the live one")]
     NotNear,
+    /// It was begun again and again.
+    #[error("it was begun {0} times and never came to its end; the projector's log says why")]
+    TooOften(i32),
     /// Somebody wants it to end.
     #[error("it was cancelled")]
     Cancelled,
@@ -166,7 +169,7 @@ impl Rebuilds {
         let progress = Arc::new(Progress::default());
         let work = async {
             if request.attempts > ATTEMPTS_MAX {
-                return Err(RebuildError::NotNear);
+                return Err(RebuildError::TooOften(ATTEMPTS_MAX));
             }
             if request.rollback {
                 self.roll_back(desk, request, &progress).await
@@ -364,7 +367,7 @@ impl Build<'_> {
         const NUMBER: &str = "-- projector::rebuild::create, number
             SELECT nextval('read.generation_numbers')::integer";
         const TAKEN: &str = "-- projector::rebuild::create, taken
-            SELECT to_regnamespace('read_' || $1::text) IS NOT NULL
+            SELECT to_regnamespace('read_' || $1::integer) IS NOT NULL
                 OR EXISTS (SELECT FROM read.generations AS g WHERE g.generation = $1)";
         const NAME: &str = "-- projector::rebuild::create, name
             UPDATE read.rebuilds SET generation = $3 WHERE rebuild_id = $1 AND worker = $2 AND finished_at IS NULL";
@@ -495,7 +498,7 @@ async fn extent(client: &Client) -> Result<Extent, RebuildError> {
                min(e.position) FILTER (WHERE e.aggregate_type NOT IN ($2, $3, $4))
         FROM log.events AS e WHERE e.position <= $1";
     const HOLE: &str = "-- projector::rebuild::extent, hole
-        SELECT g.position FROM generate_series(1, $1) AS g (position)
+        SELECT g.position FROM generate_series(1::bigint, $1::bigint) AS g (position)
         WHERE NOT EXISTS (SELECT FROM log.events AS e WHERE e.position = g.position) ORDER BY 1 LIMIT 1";
     const OTHER: &str = "-- projector::rebuild::extent, other
         SELECT aggregate_type FROM log.events WHERE position = $1";

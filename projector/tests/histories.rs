@@ -19,6 +19,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::rebuilding::a_rebuild_gives_the_same_rows;
 use crate::support::{
     Opened, assign, register_company, register_prospect, request, step_to_the_end, update_company, update_prospect,
 };
@@ -164,6 +165,9 @@ fn random_histories_in_random_steps_are_the_fold_of_the_log() {
     let config = Config { cases: 48, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     let outcome = TestRunner::new(config)
         .run(&prop::collection::vec(act(), 5..60), |history| runtime.block_on(live_through(&opened, history)));
+    if outcome.is_ok() {
+        runtime.block_on(a_rebuild_gives_the_same_rows(&opened));
+    }
     runtime.block_on(async move { drop(opened) });
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }

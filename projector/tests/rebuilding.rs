@@ -124,6 +124,16 @@ fn erase() -> ProspectCommand {
     ProspectCommand::Erase(EraseProspect::parse(json!({"reason": "asked to"})).expect("a reason"))
 }
 
+/// I6, for whatever is in the log: the rows of a rebuild are those that the steps have made.
+pub async fn a_rebuild_gives_the_same_rows(opened: &Opened) {
+    let _rebuilder = Rebuilder::start(opened, 1);
+    let before = live(opened).await;
+    done(opened, "rebuild").await;
+    let after = live(opened).await;
+    assert_ne!(after, before);
+    assert_eq!(rows(opened, after).await, rows(opened, before).await, "byte for byte");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_gives_the_rows_of_the_incremental_path_also_in_rounds() {
     let opened = Opened::new().await;

@@ -16,6 +16,7 @@ mod personal;
 mod proofs;
 mod races;
 mod real_data;
+mod rebuilding;
 mod receipts;
 mod relay;
 mod replicas;

@@ -75,7 +75,7 @@ impl Desk {
     pub(crate) async fn ask_for_own_version(&self, memory_bytes: usize) -> Result<bool, Error> {
         const SQL: &str = "-- projector::rebuild::request::ask_for_own_version
             INSERT INTO read.rebuilds (projection, kind, code_version, memory_bytes, room_from)
-            SELECT l.projection, 'rebuild', $2, $3, 'nobody: a projector of a newer version asked for it'
+            SELECT l.projection, 'rebuild', $2::integer, $3::bigint, 'nobody: a projector of a newer version asked for it'
             FROM read.live AS l JOIN read.generations AS g USING (projection, generation)
             WHERE l.projection = $1 AND g.code_version < $2
             ON CONFLICT (projection) WHERE finished_at IS NULL DO NOTHING";
