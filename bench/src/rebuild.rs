@@ -90,17 +90,24 @@ async fn rebuild(stack: &BenchStack, database: &str, client: &Client) -> anyhow:
     };
     running.abort();
     let outcome: Option<&str> = row.get(0);
-    ensure!(outcome == Some("live") && row.get::<_, Option<i64>>(2) == Some(0), "{outcome:?}: {:?}", row.get::<_, Option<&str>>(1));
+    ensure!(
+        outcome == Some("live") && row.get::<_, Option<i64>>(2) == Some(0),
+        "{outcome:?}: {:?}",
+        row.get::<_, Option<&str>>(1)
+    );
     let seconds = |index: usize| Duration::from_secs_f64(row.get::<_, f64>(index));
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     let peak_mib = peak.context("no VmHWM")? / 1024.0;
     Ok(Rebuilt { generation: row.get(3), took: seconds(4), loaded_after: seconds(5), peak_mib })
 }
 
 /// Has the first generation, which is empty and has every index, catch up step by step.
 async fn incremental(stack: &BenchStack, database: &str, client: &Client) -> anyhow::Result<Duration> {
-    client.batch_execute("UPDATE read.live SET generation = previous_generation, previous_generation = generation").await?;
+    client
+        .batch_execute("UPDATE read.live SET generation = previous_generation, previous_generation = generation")
+        .await?;
     let mut projection =
         Projection::open(&stack.role(database, "prospectus_projector")?, Arc::clone(&stack.keyring)).await?;
     let began = Instant::now();

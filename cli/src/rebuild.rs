@@ -131,7 +131,10 @@ impl Asked<'_> {
         };
         let (id, kind): (i64, String) = (row.get(0), row.get(1));
         if kind != self.kind {
-            bail!("a {kind} of {} is under way: wait for its end, or `prospectus rebuild {0} --cancel`", self.projection);
+            bail!(
+                "a {kind} of {} is under way: wait for its end, or `prospectus rebuild {0} --cancel`",
+                self.projection
+            );
         }
         let _ = writeln!(std::io::stderr(), "one is under way already; this is how far it is");
         self.follow(client, id, None).await
@@ -241,7 +244,8 @@ fn output(results: Vec<Value>, room: Option<&str>) -> Output {
                 of("position")
             );
         } else {
-            let _ = writeln!(text, "{}: {}: {}; what is live stays as it is", of("projection"), of("outcome"), of("error"));
+            let _ =
+                writeln!(text, "{}: {}: {}; what is live stays as it is", of("projection"), of("outcome"), of("error"));
         }
         if let Some(differences) = one["differences"].as_i64() {
             let rows = of("rows_checked");

@@ -85,7 +85,10 @@ const IMPORT_SAMPLES: &[(&str, &str)] = &[
         "ImportOpened",
         r#"{"source":"crm","mapping":"salesforce","dry_run":false,"rule":"newest","at":"2026-01-02T03:04:05Z"}"#,
     ),
-    ("ImportOpened", r#"{"source":"crm","dry_run":true,"rule":{"source_rank":["api","crm"]},"at":"2026-01-02T03:04:05Z"}"#),
+    (
+        "ImportOpened",
+        r#"{"source":"crm","dry_run":true,"rule":{"source_rank":["api","crm"]},"at":"2026-01-02T03:04:05Z"}"#,
+    ),
     ("ImportReceived", r#"{"rows":3,"chunks":1,"bytes":99}"#),
     (
         "ImportChunkFinished",

@@ -25,9 +25,7 @@ pub(crate) struct Own {
 pub(crate) type Erased = (Place, OffsetDateTime);
 
 /// The persons among these records who were erased, with the times.
-pub(crate) fn erased<'a>(
-    prospects: impl IntoIterator<Item = (&'a Place, &'a Folded<Prospect>)>,
-) -> Vec<Erased> {
+pub(crate) fn erased<'a>(prospects: impl IntoIterator<Item = (&'a Place, &'a Folded<Prospect>)>) -> Vec<Erased> {
     prospects.into_iter().filter_map(|(place, record)| Some((*place, record.erased_at?))).collect()
 }
 

@@ -276,7 +276,11 @@ impl Projection {
 
     /// Every event up to here shows in all rows.
     pub(crate) fn complete_position(&self) -> i64 {
-        self.queue.values().map(|entry| entry.position - 1).min().map_or(self.position, |queued| queued.min(self.position))
+        self.queue
+            .values()
+            .map(|entry| entry.position - 1)
+            .min()
+            .map_or(self.position, |queued| queued.min(self.position))
     }
 
     /// Whether it follows the live generation, and another one is that now.

@@ -45,7 +45,8 @@ const MEMORY_BYTES: usize = 1 << 30;
 /// Parts that are folded, and indexes that are made, at the same time.
 const WORKERS_MAX: usize = 4;
 /// The server's memory for making one index.
-const INDEX_MEMORY: &str = "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '256MB'";
+const INDEX_MEMORY: &str =
+    "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '256MB'";
 
 /// Why a rebuild or a roll-back did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -105,10 +106,15 @@ impl RebuildError {
             Self::Database(_) | Self::NotNear => true,
             Self::Step(error) => matches!(
                 error,
-                StepError::Database(_) | StepError::Feed(FeedError::Database(_)) | StepError::NoAnswer(_) | StepError::Fenced
+                StepError::Database(_)
+                    | StepError::Feed(FeedError::Database(_))
+                    | StepError::NoAnswer(_)
+                    | StepError::Fenced
             ),
             Self::Generation(error) => matches!(error, GenerationError::Database(_)),
-            Self::Verify(error) => matches!(error, VerifyError::Database(_) | VerifyError::Feed(FeedError::Database(_))),
+            Self::Verify(error) => {
+                matches!(error, VerifyError::Database(_) | VerifyError::Feed(FeedError::Database(_)))
+            }
             _ => false,
         }
     }
@@ -318,9 +324,9 @@ impl Build<'_> {
         let (database, keyring) = (self.rebuilds.database.clone(), Arc::clone(&self.rebuilds.keyring));
         let source = Source { database, keyring, head: extent.head };
         let (at_first, at_last): (Vec<String>, Vec<String>) =
-            migrations::index_statements(COMPANY_PROSPECT, generation)?
-                .into_iter()
-                .partition(|statement| statement.contains("ADD PRIMARY KEY") && !statement.contains(".company_prospect "));
+            migrations::index_statements(COMPANY_PROSPECT, generation)?.into_iter().partition(|statement| {
+                statement.contains("ADD PRIMARY KEY") && !statement.contains(".company_prospect ")
+            });
 
         self.enter("companies", 2 * extent.companies).await?;
         let merged = self.companies(&source, generation).await?;

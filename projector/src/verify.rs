@@ -178,9 +178,10 @@ impl Comparison<'_> {
             let part = self.fold::<Prospect>(shard, bytes_max).await?;
             shards.extend(part.left);
             let prospects = part.records;
-            let assigned = prospects.iter().filter(|(_, record)| record.deleted_at.is_none()).filter_map(|(place, record)| {
-                Some(end_of_merges(&companies, (place.0, record.state.company_id?)))
-            });
+            let assigned = prospects
+                .iter()
+                .filter(|(_, record)| record.deleted_at.is_none())
+                .filter_map(|(place, record)| Some(end_of_merges(&companies, (place.0, record.state.company_id?))));
             with_prospect.extend(assigned);
             let expected = |place: Place| prospects.get(&place).map(|record| joined(&companies, place, record));
             let table = of("company_prospect", &columns, OWN_ROW, &part.shard.condition("row_id"));
@@ -222,6 +223,7 @@ impl Comparison<'_> {
                 bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
             }
             while bytes > bytes_max
+                && part.records.len() > 1
                 && let Some([kept, left]) = part.shard.halves()
             {
                 part.records.retain(|place, _| kept.has(place.1));

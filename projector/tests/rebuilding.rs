@@ -95,14 +95,22 @@ async fn schemas(opened: &Opened) -> Vec<String> {
 async fn populate(opened: &Opened) -> Vec<Uuid> {
     let mut companies = Vec::new();
     for number in 0..12 {
-        companies.push(opened.company(json!({"name": format!("Company {number}"), "domain": format!("c{number}.example"),
-            "attributes": {"score": 0.1, "big": 1e18, "number": number}, "revenue": number})).await);
+        companies.push(
+            opened
+                .company(json!({"name": format!("Company {number}"), "domain": format!("c{number}.example"),
+            "attributes": {"score": 0.1, "big": 1e18, "number": number}, "revenue": number}))
+                .await,
+        );
     }
     let mut prospects = Vec::new();
     for number in 0..60 {
         let company = (number % 7 != 6).then(|| companies[number % 11]);
-        prospects.push(opened.prospect(json!({"last_name": format!("P{number}"), "email": format!("p{number}@c.example"),
-            "company_id": company, "attributes": {"x": 1e-9}})).await);
+        prospects.push(
+            opened
+                .prospect(json!({"last_name": format!("P{number}"), "email": format!("p{number}@c.example"),
+            "company_id": company, "attributes": {"x": 1e-9}}))
+                .await,
+        );
     }
     opened.merge(TENANT, companies[1], companies[2]).await.expect("merged");
     opened.merge(TENANT, companies[2], companies[3]).await.expect("merged on");
@@ -185,8 +193,10 @@ async fn a_rebuild_gives_the_rows_of_the_incremental_path_also_in_rounds() {
     // Made by hand, it is nobody's: it is looked at before it is removed.
     let (by_hand, rebuilt) = (shape("read_99").await, shape("read_3").await);
     assert!(by_hand.is_empty() || by_hand == rebuilt, "{by_hand:#?} {rebuilt:#?}");
-    eventually("what is nobody's is removed", async || (!schemas(&opened).await.contains(&"read_99".to_owned())).then_some(()))
-        .await;
+    eventually("what is nobody's is removed", async || {
+        (!schemas(&opened).await.contains(&"read_99".to_owned())).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +286,8 @@ async fn another_version_of_the_code_rebuilds_at_its_start_and_leaves_the_live_g
     let version = "SELECT code_version::bigint FROM read.generations WHERE generation = 2";
     assert_eq!(opened.number(version).await, 2);
     // The live tables kept their rows, but for the erased person's.
-    let personal = format!("SELECT count(*) FROM read_1.company_prospect WHERE row_id = '{}' AND email IS NULL", prospects[20]);
+    let personal =
+        format!("SELECT count(*) FROM read_1.company_prospect WHERE row_id = '{}' AND email IS NULL", prospects[20]);
     assert_eq!(opened.number(&personal).await, 1);
     assert_eq!(rows(&opened, 1).await.len(), old.len());
     opened.rename(opened.company(json!({"name": "New"})).await, "Newer").await;
@@ -360,13 +371,19 @@ async fn a_cancelled_rebuild_ends_and_leaves_nothing() {
     gate.reached(&opened).await;
     // The row is locked by the phase that waits; it is asked as soon as that goes on.
     gate.open().await;
-    opened.sql(&format!("UPDATE read.rebuilds SET cancel = true WHERE rebuild_id = {id} AND finished_at IS NULL")).await;
+    opened
+        .sql(&format!("UPDATE read.rebuilds SET cancel = true WHERE rebuild_id = {id} AND finished_at IS NULL"))
+        .await;
     let (said, _, _) = outcome(&opened, id).await;
     // It may have been through already.
     assert!(["cancelled", "live"].contains(&said.as_str()), "{said}");
     let generation = live(&opened).await;
     eventually("nothing is left behind", async || {
-        schemas(&opened).await.iter().all(|schema| *schema == "read_1" || *schema == format!("read_{generation}")).then_some(())
+        schemas(&opened)
+            .await
+            .iter()
+            .all(|schema| *schema == "read_1" || *schema == format!("read_{generation}"))
+            .then_some(())
     })
     .await;
 }
@@ -379,7 +396,9 @@ struct Gate {
 
 impl Gate {
     async fn at(opened: &Opened, phase: &str) -> Self {
-        let condition = format!("BEFORE UPDATE OF phase ON read.rebuilds FOR EACH ROW WHEN (NEW.phase = '{phase}' AND NEW.outcome IS NULL)");
+        let condition = format!(
+            "BEFORE UPDATE OF phase ON read.rebuilds FOR EACH ROW WHEN (NEW.phase = '{phase}' AND NEW.outcome IS NULL)"
+        );
         Self::on(opened, 1, "read.rebuilds", &condition).await
     }
 
@@ -448,7 +467,8 @@ async fn killed_in_any_phase_it_is_taken_up_again_at_the_next_start() {
     let mut process = Process::start(&opened).await;
     let id = ask(&opened, "rebuild", "100000000").await;
     gate.reached(&opened).await;
-    let generation = opened.number(&format!("SELECT generation::bigint FROM read.rebuilds WHERE rebuild_id = {id}")).await;
+    let generation =
+        opened.number(&format!("SELECT generation::bigint FROM read.rebuilds WHERE rebuild_id = {id}")).await;
     let rows_gate = Gate::at_rows_of(&opened, &format!("read_{generation}.company_prospect")).await;
     gate.open().await;
     rows_gate.reached(&opened).await;
@@ -520,10 +540,8 @@ async fn an_erasure_while_it_is_built_reaches_every_generation() {
     })
     .await;
     done(&opened, "rollback").await;
-    eventually("everything is applied", async || {
-        (opened.verify().await.position == opened.head().await).then_some(())
-    })
-    .await;
+    eventually("everything is applied", async || (opened.verify().await.position == opened.head().await).then_some(()))
+        .await;
     opened.assert_projected().await;
 }
 

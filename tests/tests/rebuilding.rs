@@ -73,9 +73,12 @@ async fn rebuilds_and_roll_backs_under_load_are_noticed_by_nobody() {
     let mut known = String::new();
     for number in 0..RECORDS_AT_FIRST {
         let company = &companies[number % companies.len()];
-        known = made(&client, "/v1/prospects", json!({"last_name": format!("P {number}"), "company_id": company})).await;
+        known =
+            made(&client, "/v1/prospects", json!({"last_name": format!("P {number}"), "company_id": company})).await;
     }
-    let merged = client.command(Method::POST, &format!("/v1/companies/{}/merge", companies[0]), &json!({"into": companies[1]})).await;
+    let merged = client
+        .command(Method::POST, &format!("/v1/companies/{}/merge", companies[0]), &json!({"into": companies[1]}))
+        .await;
     assert_eq!(merged.status, StatusCode::OK, "{merged:?}");
     let last = client.read(&format!("/v1/prospects/{known}"), Some(merged.position())).await;
     assert_eq!(last.status, StatusCode::OK, "{last:?}");
@@ -87,7 +90,7 @@ async fn rebuilds_and_roll_backs_under_load_are_noticed_by_nobody() {
     load.spawn(read_own_writes(client.clone(), Arc::clone(&stop)));
     for arguments in [
         &["rebuild", "company_prospect", "--json", "--wait", "60"][..],
-        &["rebuild", "--all", "--memory", "1KiB", "--json", "--wait", "60"],
+        &["rebuild", "--all", "--memory", "64KiB", "--json", "--wait", "60"],
         &["rollback", "company_prospect", "--json", "--wait", "60"],
         &["rollback", "company_prospect", "--json", "--wait", "60"],
     ] {
@@ -106,7 +109,9 @@ async fn rebuilds_and_roll_backs_under_load_are_noticed_by_nobody() {
 
     // The command compares too, on the primary and on a replica, and names what is off.
     let replica = test.stack.superuser_url(Part::Replica(1));
-    for arguments in [&["verify", "--json"][..], &["verify", "company_prospect", "--on", &replica, "--memory", "1KiB", "--json"]] {
+    for arguments in
+        [&["verify", "--json"][..], &["verify", "company_prospect", "--on", &replica, "--memory", "64KiB", "--json"]]
+    {
         let ran = run_prospectus(&test, arguments).await;
         assert_eq!((ran.code, &ran.json()["differences"]), (0, &json!(0)), "{ran:?}");
     }
@@ -116,8 +121,12 @@ async fn rebuilds_and_roll_backs_under_load_are_noticed_by_nobody() {
     primary.batch_execute(&sql).await.expect("tampered");
     eventually("the replica has it too", async || {
         let ran = run_prospectus(&test, &["verify", "--on", &replica]).await;
-        (ran.code == 1 && ran.stdout.contains(&format!("companies {}, city: should be Text(None), is Text(Some(\"Elsewhere\"))", companies[1])))
-            .then_some(())
+        (ran.code == 1
+            && ran.stdout.contains(&format!(
+                "companies {}, city: should be Text(None), is Text(Some(\"Elsewhere\"))",
+                companies[1]
+            )))
+        .then_some(())
     })
     .await;
     // A rebuild puts it right; without a projector nothing happens, and that is said.

@@ -8,8 +8,8 @@ use domain::prospect::{RegisterProspect, UpdateProspect};
 use domain::{CompanyCommand, Context, Prospect, ProspectCommand, Record, RecordEvent};
 use event_store::epoch;
 use event_store::keyring::{Keyring, PersonKey};
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
@@ -56,13 +56,23 @@ pub async fn fill(client: &mut Client, keyring: &Keyring, prospects: u64) -> any
     let transaction = client.transaction().await?;
     epoch::begin(&transaction).await?;
     transaction.commit().await?;
-    let mut log = Log { metadata: serde_json::to_string(&sample::metadata())?, position: 0, events: Vec::new(), keys: Vec::new() };
+    let mut log = Log {
+        metadata: serde_json::to_string(&sample::metadata())?,
+        position: 0,
+        events: Vec::new(),
+        keys: Vec::new(),
+    };
     let (mut written, mut companies) = (0, 0);
     while written < prospects {
         let end = prospects.min(written + AT_A_TIME);
         let mut company = Uuid::nil();
         for number in written..end {
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of records")]
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "numbers of records"
+            )]
             let wanted = ((number + 1) as f64 / OF_A_COMPANY).ceil() as u64;
             if companies < wanted || company.is_nil() {
                 companies += 1;
@@ -167,7 +177,9 @@ impl Log {
         let now = OffsetDateTime::now_utc();
         let metadata = RawValue::from_string(self.metadata.clone())?;
         let sink = client
-            .copy_in("COPY log.person_keys (tenant_id, person_id, wrapping_key_id, wrapped_key) FROM STDIN (FORMAT binary)")
+            .copy_in(
+                "COPY log.person_keys (tenant_id, person_id, wrapping_key_id, wrapped_key) FROM STDIN (FORMAT binary)",
+            )
             .await?;
         let mut writer = pin!(BinaryCopyInWriter::new(sink, &KEY_TYPES));
         for key in self.keys.drain(..) {

@@ -25,7 +25,8 @@ const SETTINGS: &str = "SET maintenance_work_mem = '256MB'; SET synchronous_comm
 /// If the server refuses.
 pub async fn read(client: &Client) -> anyhow::Result<Duration> {
     let began = Instant::now();
-    let mut rows = pin!(client.copy_out("COPY (SELECT * FROM log.events ORDER BY position) TO STDOUT (FORMAT binary)").await?);
+    let mut rows =
+        pin!(client.copy_out("COPY (SELECT * FROM log.events ORDER BY position) TO STDOUT (FORMAT binary)").await?);
     while rows.try_next().await?.is_some() {}
     Ok(began.elapsed())
 }
@@ -51,7 +52,8 @@ pub async fn copy_index(client: &mut Client, generation: i32) -> anyhow::Result<
     let began = Instant::now();
     for table in TABLES {
         let mut file = BufReader::with_capacity(CHUNK, File::open(directory.join(table)).await?);
-        let mut sink = pin!(client.copy_in::<_, Bytes>(&format!("COPY read_{COPIED}.{table} FROM STDIN (FORMAT binary)")).await?);
+        let mut sink =
+            pin!(client.copy_in::<_, Bytes>(&format!("COPY read_{COPIED}.{table} FROM STDIN (FORMAT binary)")).await?);
         let mut chunk = vec![0; CHUNK];
         loop {
             let length = file.read(&mut chunk).await?;
@@ -80,7 +82,9 @@ pub async fn indexed_insert(client: &mut Client, generation: i32) -> anyhow::Res
     client.batch_execute("CHECKPOINT").await?;
     let began = Instant::now();
     for table in TABLES {
-        client.batch_execute(&format!("INSERT INTO read_{INSERTED}.{table} SELECT * FROM read_{generation}.{table}")).await?;
+        client
+            .batch_execute(&format!("INSERT INTO read_{INSERTED}.{table} SELECT * FROM read_{generation}.{table}"))
+            .await?;
     }
     let took = began.elapsed();
     drop_schema(client, INSERTED).await?;

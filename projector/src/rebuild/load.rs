@@ -48,11 +48,7 @@ impl Loader {
     }
 
     /// Writes the rows of these companies; gives those that were merged. `loaded` is told of the events of what is written.
-    pub(crate) async fn companies(
-        &self,
-        companies: Records<Company>,
-        loaded: impl Fn(i64),
-    ) -> Result<Merged, Error> {
+    pub(crate) async fn companies(&self, companies: Records<Company>, loaded: impl Fn(i64)) -> Result<Merged, Error> {
         let into = |record: &Folded<Company>| match record.state.status {
             Status::Merged { into } => Some(into),
             Status::Unregistered | Status::Live | Status::Deleted => None,

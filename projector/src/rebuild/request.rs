@@ -109,7 +109,10 @@ impl Desk {
         let locked: bool = self.client.query_one(TRY, &[&LOCK, &COMPANY_PROSPECT]).await?.get(0);
         if !locked {
             if stale {
-                tracing::warn!(rebuild_id = id, "the projector that is at the rebuild stands still: it is taken from it");
+                tracing::warn!(
+                    rebuild_id = id,
+                    "the projector that is at the rebuild stands still: it is taken from it"
+                );
                 self.client.query(TERMINATE, &[&LOCK, &COMPANY_PROSPECT]).await?;
             }
             return Ok(None);
@@ -174,7 +177,7 @@ impl Desk {
     /// Says again and again that somebody is at it; ends where that is no longer wanted.
     pub(crate) async fn beat(&self, request: &Request, progress: &Progress) -> RebuildError {
         const SQL: &str = "-- projector::rebuild::request::beat
-            UPDATE read.rebuilds SET beat_at = clock_timestamp(), done = least($3, total), position = nullif($4, 0)
+            UPDATE read.rebuilds SET beat_at = clock_timestamp(), done = least($3, total), position = nullif($4::bigint, 0)
             WHERE rebuild_id = $1 AND worker = $2 AND finished_at IS NULL RETURNING cancel";
         loop {
             tokio::time::sleep(BEAT).await;

@@ -127,10 +127,13 @@ pub(crate) async fn fold<R: Shown>(
             }
         }
         folded.fetch_add(taken, Ordering::Relaxed);
+        // One record is folded whatever it weighs.
         while bytes > bytes_max
+            && part.records.len() > 1
             && let Some([kept, left]) = part.shard.halves()
         {
-            let forgotten: i64 = part.records.iter().filter(|(place, _)| left.has(place.1)).map(|(_, one)| one.version).sum();
+            let forgotten: i64 =
+                part.records.iter().filter(|(place, _)| left.has(place.1)).map(|(_, one)| one.version).sum();
             folded.fetch_sub(forgotten, Ordering::Relaxed);
             part.records.retain(|place, _| kept.has(place.1));
             part.records.shrink_to_fit();
@@ -227,7 +230,8 @@ mod tests {
 
     #[test]
     fn every_id_is_in_one_part_however_often_parts_are_halved() {
-        let ids: Vec<Uuid> = (0..5_000_u128).map(|number| Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let ids: Vec<Uuid> =
+            (0..5_000_u128).map(|number| Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
         let mut parts = Shard::parts(3);
         assert_eq!(parts.len(), 4);
         for _ in 0..8 {
