@@ -86,14 +86,13 @@ pub(crate) use events;
 mod tests {
     use serde::{Deserialize, Serialize};
 
-    use super::events;
     use crate::claim::Claim;
     use crate::personal::PersonalMember;
     use crate::{RecordEvent as _, StoredEventError};
 
     /// A payload in its third form: at first a name, then an object, then one with an hour.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-    struct Met {
+    pub struct Met {
         name: String,
         hour: u8,
     }
