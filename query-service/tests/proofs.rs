@@ -76,6 +76,7 @@ async fn proofs_lead_to_the_heads_and_another_tenants_event_stays_its_own() {
                 continue;
             }
             let head: SignedHead = read(&proof["head"]);
+            assert!(head.is_signed_by(&read(&proof["public_key"])), "{proof}");
             let hashes: Vec<Hash> = read(&proof["path"]);
             let leaf: Hash = read(&proof["leaf_hash"]);
             let index = u64::try_from(position - 1).expect("positive");
