@@ -160,6 +160,12 @@ CREATE TRIGGER refuse_retired_keys AFTER INSERT ON log.person_keys REFERENCING N
 CREATE TRIGGER refuse_retired_keys AFTER INSERT ON log.import_files REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
 
+-- And a re-wrapping that began with an older key file.
+CREATE TRIGGER refuse_retired_rewraps AFTER UPDATE ON log.person_keys REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
+CREATE TRIGGER refuse_retired_rewraps AFTER UPDATE ON log.import_files REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
+
 RESET ROLE;
 
 -- Who re-wraps keys: nobody logs in as it; `prospectus keys rewrap` takes its rights for that work and gives up all others.

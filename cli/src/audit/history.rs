@@ -169,6 +169,9 @@ fn event(item: &Value, of: Uuid, paint: Paint) -> String {
         let key = text("key").map_or_else(String::new, |key| format!(", key {key}"));
         lines += &format!("    import {import}{row}{key}\n");
     }
+    if let Some(reason) = text("reason") {
+        lines += &format!("    why: {reason}\n");
+    }
     let why = [("request", "request_id"), ("correlation", "correlation_id"), ("caused by", "causation_id")];
     let why: Vec<String> = why.iter().filter_map(|(said, name)| Some(format!("{said} {}", text(name)?))).collect();
     if !why.is_empty() {

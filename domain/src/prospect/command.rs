@@ -185,6 +185,15 @@ impl AssignProspect {
 }
 
 impl EraseProspect {
+    /// The command that erases a person again who was erased before, in another life of the log.
+    ///
+    /// # Panics
+    /// Never: the reason is a short line.
+    pub fn again() -> ProspectCommand {
+        let reason = Line::parse("erased before, reapplied").expect("a short line");
+        ProspectCommand::Erase(Self { reason })
+    }
+
     /// Reads `{reason}`.
     ///
     /// # Errors

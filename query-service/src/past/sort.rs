@@ -26,6 +26,8 @@ pub(crate) trait Past: Shown {
     fn company(&self) -> Option<Uuid>;
     /// The import that led to an event or was taken back by it.
     fn traced_to(event: &Self::Event) -> Option<Traced>;
+    /// Why it happened, where an event says so itself.
+    fn reason(event: &Self::Event) -> Option<&str>;
     /// Whether an event says something of a person.
     fn is_personal(event: &mut Self::Event) -> bool;
     /// Whether the person was erased, now.
@@ -62,6 +64,10 @@ impl Past for Company {
         event.traced_to()
     }
 
+    fn reason(_: &CompanyEvent) -> Option<&str> {
+        None
+    }
+
     fn is_personal(_: &mut CompanyEvent) -> bool {
         false
     }
@@ -95,6 +101,13 @@ impl Past for Prospect {
 
     fn traced_to(event: &ProspectEvent) -> Option<Traced> {
         event.traced_to()
+    }
+
+    fn reason(event: &ProspectEvent) -> Option<&str> {
+        match event {
+            ProspectEvent::ProspectErased(erased) => Some(erased.reason.as_str()),
+            _ => None,
+        }
     }
 
     fn is_personal(event: &mut ProspectEvent) -> bool {
