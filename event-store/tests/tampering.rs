@@ -260,7 +260,7 @@ async fn heads_over_what_cannot_be_are_found_and_keep_nobody_busy() {
     assert!(cut_off, "{report:?}");
     log.sql(&format!("UPDATE log.events SET position = {far} - 5 WHERE position = 320")).await;
     let report = found(&log, &Anchors::default(), "a head and an event").await;
-    assert_eq!(report.events, 320, "{report:?}");
+    assert_eq!(report.events, 319, "what lies behind such a hole is not looked at: {report:?}");
     log.sql("ROLLBACK").await;
     assert_eq!(log.verify(&Anchors::default()).await.verdict(), Verdict::Intact);
 }

@@ -24,7 +24,7 @@ fn each_head(path: &Path, mut take: impl FnMut(SignedHead)) -> anyhow::Result<()
     let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut found = 0_usize;
     for value in Deserializer::from_reader(BufReader::new(file)).into_iter::<Value>() {
-        let mut value = match value {
+        let value = match value {
             Ok(value) => value,
             Err(error) if error.is_eof() && found > 0 => {
                 eprintln!("{}: its last line was not written to its end, and is passed over", path.display());
@@ -32,10 +32,10 @@ fn each_head(path: &Path, mut take: impl FnMut(SignedHead)) -> anyhow::Result<()
             }
             Err(error) => return Err(error).with_context(|| format!("{} is not JSON", path.display())),
         };
-        let heads: Vec<Value> = match (value["items"].take(), value["head"].take()) {
-            (Value::Array(items), _) => items,
-            (_, head) if head.is_object() => vec![head],
-            _ => vec![value],
+        let heads: Vec<&Value> = match (value.get("items"), value.get("head")) {
+            (Some(Value::Array(items)), _) => items.iter().collect(),
+            (_, Some(head)) if head.is_object() => vec![head],
+            _ => vec![&value],
         };
         for head in heads {
             let head = SignedHead::deserialize(head);

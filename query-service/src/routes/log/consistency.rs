@@ -16,6 +16,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot};
+use crate::reads::ShownRecords;
 use crate::replicas::Scope;
 
 struct Consistency {
@@ -78,5 +79,5 @@ pub(in super::super) async fn get((service, principal, uri, headers): Parts) -> 
     let question = Consistency { from: from.and_then(|from| u64::try_from(from).ok()).unwrap_or(1), to };
     let snapshot = service.replicas.read(&question, &wanted).await?;
     let body = serde_json::to_vec(&snapshot.data?).expect("texts and numbers always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    Ok(ShownRecords::default().on(answer_tagged(body, &snapshot.state, &headers)))
 }

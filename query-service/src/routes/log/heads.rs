@@ -14,6 +14,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot};
+use crate::reads::ShownRecords;
 use crate::record::instant_text;
 use crate::replicas::Scope;
 
@@ -93,5 +94,5 @@ pub(in super::super) async fn list((service, principal, uri, headers): Parts) ->
     let question = Heads { before: cursor.flatten().unwrap_or(i64::MAX), limit };
     let snapshot = service.replicas.read(&question, &wanted).await?;
     let body = serde_json::to_vec(&snapshot.data).expect("texts and numbers always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    Ok(ShownRecords::default().on(answer_tagged(body, &snapshot.state, &headers)))
 }

@@ -19,6 +19,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{BIND_TENANT, Question, Snapshot, tenant_text};
+use crate::reads::ShownRecords;
 use crate::replicas::Scope;
 
 struct Inclusion {
@@ -120,6 +121,8 @@ pub(in super::super) async fn get((service, principal, uri, headers): Parts) -> 
     parameters.check()?;
     let question = Inclusion { tenant: principal.tenant_id, position: position.unwrap_or(1), tree_size };
     let snapshot = service.replicas.read(&question, &wanted).await?;
-    let body = serde_json::to_vec(&snapshot.data?).expect("texts and numbers always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    let document = snapshot.data?;
+    let shown = ShownRecords::new(document.event.iter().map(|event| event.aggregate_id));
+    let body = serde_json::to_vec(&document).expect("texts and numbers always serialise");
+    Ok(shown.on(answer_tagged(body, &snapshot.state, &headers)))
 }
