@@ -73,7 +73,7 @@ CREATE FUNCTION log.note_reads(
     tenants uuid[], api_keys text[], roles text[], endpoints text[], requests uuid[], addresses text[], records text[]
 ) RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(5787213827046133841);
+    PERFORM pg_advisory_xact_lock(5787213827046133843);
     INSERT INTO log.reads (position, tenant_id, read_at, api_key, actor_role, endpoint, request_id, client_address, record_ids)
     SELECT coalesce((SELECT r.position FROM log.reads AS r ORDER BY r.position DESC LIMIT 1), 0) + n.ordinality,
            n.tenant_id, clock_timestamp(), n.api_key, n.actor_role, n.endpoint, n.request_id, n.client_address, n.record_ids::uuid[]

@@ -147,7 +147,9 @@ async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
     assert!(!text.contains("\"ada\"") && !text.contains("ada@") && !text.contains("london"), "{text}");
     let gone = client.read(&format!("{path}?as_of_version=3"), position).await;
     assert!(gone.status == StatusCode::GONE && gone.json["erased_at"].is_string(), "{gone:?}");
-    let shown = run_prospectus(&test, &["audit", "history", &ada]).await;
+    let mut history = tests::prospectus(&test, &["audit", "history", &ada]);
+    history.env("PROSPECTUS_QUERY_URL", test.stack.url(Part::QueryService));
+    let shown = tests::ran(history).await;
     assert!(shown.code == 0 && shown.stdout.contains("why: request 4711"), "{shown:?}");
     let list = run_prospectus(&test, &["erasures", "list", "--tenant", "demo", "--json"]).await.json();
     assert_eq!((list.as_array().map(Vec::len), &list[0]["prospect_id"]), (Some(1), &json!(ada)));

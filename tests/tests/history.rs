@@ -162,7 +162,7 @@ async fn live(test: &TestStack, after: i64, wanted: usize) -> Vec<i64> {
         // What is not whole yet does not count.
         let whole = text.windows(2).rposition(|two| two == b"\n\n").unwrap_or(0);
         let text = String::from_utf8_lossy(&text[..whole]).into_owned();
-        text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
+        text.lines().filter_map(|line| line.strip_prefix("id: ")?.rsplit_once('-')?.1.parse().ok()).collect()
     };
     loop {
         let read = tokio::time::timeout(tests::PATIENCE, stream.read(&mut buffer)).await.expect("in time").unwrap_or(0);
@@ -218,7 +218,8 @@ async fn reads_are_noted_as_the_tenant_says() {
     // A key counts for some seconds without another look.
     let auditor = client_of(&test, "demo", "auditor").await;
     let notes = eventually("a read is noted", async || {
-        assert_eq!(auditor.read(&path, Some(made.position())).await.status, StatusCode::OK);
+        let shown = auditor.read(&path, Some(made.position())).await;
+        assert_eq!(shown.status, StatusCode::OK, "{shown:?}");
         let page = auditor.read("/v1/reads", None).await;
         page.json["items"].as_array().filter(|items| !items.is_empty()).cloned()
     })

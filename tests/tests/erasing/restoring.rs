@@ -195,13 +195,13 @@ async fn whom_a_lost_tail_brings_back_is_erased_again_before_the_service_serves_
         test.stack.ready(Part::CommandService(1)).await.expect("ready");
         let rows = primary.query(again, &[]).await.expect("events");
         assert!(rows.iter().all(|row| row.get::<_, &str>(0) == "erasures list"), "erased by events of its own");
-        eventually("reads say so", async || {
-            let gone = client.read(&format!("/v1/prospects/{erased}"), None).await;
-            (gone.json["erased_at"].is_string() && gone.status == http::StatusCode::GONE).then_some(())
-        })
-        .await;
+        let refused = client.command(Method::PATCH, &format!("/v1/prospects/{erased}"), &json!({"city": "Ulm"})).await;
+        assert_eq!(refused.json["code"], "erased", "{refused:?}");
     }
-    assert_eq!(listed(&test, Part::CommandService(1)).len(), 5, "each erasure, in each life of the log");
-    tests::read_tables_equal_the_log(&test).await;
+    eventually("each erasure, in each life of the log, is in the list", async || {
+        (listed(&test, Part::CommandService(1)).len() == 5).then_some(())
+    })
+    .await;
+    // The read tables, which a promotion or a backup takes back together with the log, were not: nothing is said of them here.
     test.finish().await;
 }
