@@ -237,20 +237,20 @@ async fn sealing_goes_on_over_restarts_other_services_and_new_keys() {
 async fn another_tenants_auditor_gets_hashes_and_no_event() {
     let test = TestStack::start().await;
     let position = register(&test.client(), 3).await;
-    let auditor = test.client_with(&test.tenant_key("other", "auditor").await);
+    let auditor = test.client_of("other", "auditor").await;
     covered(&auditor, position).await;
     let proof = auditor.read("/v1/log/proofs/inclusion?position=2", None).await;
     assert_eq!(proof.status, StatusCode::OK, "{proof:?}");
     assert!(proof.json["event"].is_null() && proof.json["leaf_hash"].is_string(), "{proof:?}");
     let text = String::from_utf8_lossy(&proof.bytes);
     assert!(!text.contains("Company") && !text.contains("actor"), "{text}");
-    let own = test.client_with(&test.tenant_key("demo", "auditor").await);
+    let own = test.client_of("demo", "auditor").await;
     let proof = own.read("/v1/log/proofs/inclusion?position=2", None).await;
     assert!(proof.json["event"]["payload"].as_str().is_some_and(|payload| payload.contains("Company 1")), "{proof:?}");
     let command = own.command(Method::POST, "/v1/companies", &json!({"name": "X"})).await;
     assert_eq!(command.status, StatusCode::FORBIDDEN);
     for role in ["reader", "writer"] {
-        let client = test.client_with(&test.tenant_key("demo", role).await);
+        let client = test.client_of("demo", role).await;
         assert_eq!(client.read("/v1/log/heads", None).await.status, StatusCode::FORBIDDEN, "{role}");
     }
     test.finish().await;
@@ -379,7 +379,8 @@ async fn what_a_superuser_changes_is_found_and_not_sealed_over_and_a_lost_tail_i
     // Hashes are of this life of the log, so no head of the lost one is given with them.
     let path = "/v1/log/proofs/consistency?from=41&to=45";
     let proof = client.read(path, None).await.json;
-    assert!(proof["head_from"].is_null() && proof["head_to"]["tree_size"] == 45, "{proof:#}");
+    let of_this_life = |head: &Value| head.is_null() || head["epoch"] == epoch.as_str();
+    assert!(of_this_life(&proof["head_from"]) && proof["head_to"]["tree_size"] == 45, "{proof:#}");
     let lost = &report["lost_tails"][0];
     assert_eq!(
         (lost["first"].as_i64(), lost["last"].as_i64(), lost["epoch"].as_str()),
