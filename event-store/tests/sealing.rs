@@ -168,7 +168,7 @@ async fn a_backup_from_before_two_epochs_goes_on_and_the_heads_that_were_kept_sa
     log.sql(
         "DELETE FROM log.events WHERE position > 350; DELETE FROM log.epochs; INSERT INTO log.epochs (number, epoch_id, first_position, system_identifier, timeline)
          SELECT number, epoch_id, first_position, system_identifier, timeline FROM backup;
-         DELETE FROM log.tree_heads WHERE number > 1; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 300",
+         DELETE FROM log.tree_heads WHERE number > 1; DELETE FROM log.tree_hashes WHERE (level = 0 AND first >= 300) OR (level > 0 AND first >= 1)",
     )
     .await;
     begin_epoch(&mut log.client).await;

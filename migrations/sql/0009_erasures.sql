@@ -40,6 +40,10 @@ CREATE POLICY read_all ON log.erased_values FOR SELECT TO prospectus_appender, p
 GRANT SELECT ON log.erasures TO prospectus_appender, prospectus_projector, prospectus_verifier;
 GRANT SELECT ON log.erased_values TO prospectus_appender, prospectus_verifier;
 
+-- A key that is emptied is to be nowhere else: statistics keep samples of a column until the table is analysed again.
+ALTER TABLE log.person_keys ALTER COLUMN wrapped_key SET STATISTICS 0;
+ALTER TABLE log.import_files ALTER COLUMN wrapped_key SET STATISTICS 0;
+
 -- What log.forget and the triggers below do, they do as the owner: no service role may do any of it by itself.
 CREATE POLICY forget ON log.person_keys TO prospectus_owner USING (true) WITH CHECK (true);
 CREATE POLICY forget ON log.claims TO prospectus_owner USING (true) WITH CHECK (true);
