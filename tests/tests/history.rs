@@ -169,22 +169,26 @@ async fn the_feed_is_resumed_over_a_restart_without_a_hole_or_a_double() {
     const EVENTS: usize = 120;
     let test = TestStack::start().await;
     let client = test.client();
-    let writing = tokio::spawn({
+    let write_half = || {
         let client = client.clone();
-        async move {
+        tokio::spawn(async move {
             let mut last = 0;
-            for number in 0..EVENTS {
+            for number in 0..EVENTS / 2 {
                 last = client
                     .command(Method::POST, "/v1/companies", &json!({"name": format!("C{number}")}))
                     .await
                     .position();
             }
             last
-        }
-    });
+        })
+    };
+    let writing = write_half();
     let mut seen = live(&test, 0, EVENTS / 4).await;
     test.stack.stop(Part::QueryService).await.expect("it stops");
     test.stack.start_part(Part::QueryService).await.expect("it starts");
+    writing.await.expect("it writes");
+    // However quick the first half was, as many again are still to come.
+    let writing = write_half();
     seen.extend(live(&test, *seen.last().expect("some"), EVENTS / 4).await);
     test.stack.kill(Part::QueryService);
     let last = writing.await.expect("it writes");

@@ -217,15 +217,13 @@ impl EraseProspect {
                 (name, _) => errors.push(pointer_to("", name), Invalid::unknown_field()),
             }
         }
-        match reason {
-            Some(reason) => errors.or_value(Self { reason }),
-            None => {
-                if !errors.0.iter().any(|error| error.pointer == "/reason") {
-                    errors.push("/reason", Invalid::required(REQUIRED));
-                }
-                Err(errors)
-            }
+        if let Some(reason) = reason {
+            return errors.or_value(Self { reason });
         }
+        if !errors.0.iter().any(|error| error.pointer == "/reason") {
+            errors.push("/reason", Invalid::required(REQUIRED));
+        }
+        Err(errors)
     }
 }
 
