@@ -37,7 +37,7 @@ pub enum Command {
     },
     /// Erases again whom a restored backup has brought back: to be run after restoring one, before services start.
     ///
-    /// Who is erased stands in the files outside the database (PROSPECTUS_ERASURES_FILE of the command services; one that survived is
+    /// Who is erased stands in the files outside the database (`PROSPECTUS_ERASURES_FILE` of the command services; one that survived is
     /// enough) and in the log itself. A person whom the restored log does not hold is only counted.
     #[command(
         after_help = "Example:\n  prospectus erasures reapply --since 2026-01-31T00:00:00Z --file /var/lib/prospectus/erasures.ndjson"

@@ -202,7 +202,7 @@ impl Service {
                 let answer = changed.map_err(|error| not_carried_out(error, prospect_error))?;
                 if erases {
                     // The event is the record's last one. It counts as erased when no restored backup can bring it back unnoticed.
-                    self.erasures.keep_up_to(answer.position).await.map_err(|error| incomplete(&error))?;
+                    Box::pin(self.erasures.keep_up_to(answer.position)).await.map_err(|error| incomplete(&error))?;
                 }
                 Ok(Done::changed(answer))
             }

@@ -199,18 +199,15 @@ async fn look(
     follower: &mut Option<Follower>,
 ) -> Result<(), KeepError> {
     let client = pool.get().await?;
-    match follower {
-        Some(follower) => {
-            for (tenant_id, person_id) in follower.look(&client).await? {
-                executors.prospects.forget(tenant_id, person_id);
-            }
+    if let Some(follower) = follower {
+        for (tenant_id, person_id) in follower.look(&client).await? {
+            executors.prospects.forget(tenant_id, person_id);
         }
-        None => {
-            let begun = Follower::begin(&client).await?;
-            // What was kept until here may be of somebody who was erased before.
-            executors.prospects.forget_all();
-            *follower = Some(begun);
-        }
+    } else {
+        let begun = Follower::begin(&client).await?;
+        // What was kept until here may be of somebody who was erased before.
+        executors.prospects.forget_all();
+        *follower = Some(begun);
     }
     drop(client);
     list.keep_up_to(0).await?;

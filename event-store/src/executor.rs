@@ -180,7 +180,10 @@ impl<R: Record> Executor<R> {
             });
             let decided = match decided {
                 Ok((mut decided, beside)) => {
-                    self.add_past(id, &mut decided.append, request).await?;
+                    if decided.append.forget.is_some() {
+                        // On the heap: few commands take this way, and all would carry its room along.
+                        Box::pin(self.add_past(id, &mut decided.append, request)).await?;
+                    }
                     Ok((decided, beside))
                 }
                 refused => refused,
@@ -409,7 +412,9 @@ impl<R: Record> Executor<R> {
         request: &Request,
     ) -> Result<Answer, ExecuteError<R::Error>> {
         let mut decided = self.prepare(id, loaded, events, Map::new(), request)?;
-        self.add_past(id, &mut decided.append, request).await?;
+        if decided.append.forget.is_some() {
+            Box::pin(self.add_past(id, &mut decided.append, request)).await?;
+        }
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 

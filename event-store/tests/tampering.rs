@@ -73,6 +73,7 @@ fn says(report: &Report, what: What, first: u64, last: u64, sizes: &[i64]) {
     assert_eq!(since, sizes.iter().copied().find(|size| *size >= bounds.0), "{report:?}");
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of what can be done to a log")]
 async fn tamper(log: &Sealed, number: u64, draw: &mut Draw, sizes: &[i64], kept: &SignedHead) {
     let position = draw.up_to(EVENTS);
     let none = Anchors::default();

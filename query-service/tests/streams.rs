@@ -37,7 +37,7 @@ impl Open {
         }
     }
 
-    async fn to_the_end(mut self) -> String {
+    async fn into_end(mut self) -> String {
         while !self.ended {
             self.more().await;
         }
@@ -81,9 +81,9 @@ async fn a_live_feed_goes_on_and_is_resumed_where_it_was() {
 
     // The end of the process is the stream's, in order.
     stack.trigger.request();
-    let end = open.to_the_end().await;
+    let end = open.into_end().await;
     assert!(end.ends_with("0\r\n\r\n") && end.contains("come back with Last-Event-ID"), "{end}");
-    assert!(resumed.to_the_end().await.ends_with("0\r\n\r\n"));
+    assert!(resumed.into_end().await.ends_with("0\r\n\r\n"));
 }
 
 /// Begins another life of the log at a position: what stood there and after it is lost. Gives the life's name.
@@ -115,7 +115,7 @@ async fn a_feed_says_when_what_it_sent_was_lost_and_goes_on_where_nothing_was() 
     for position in 2..=4 {
         event(&stack, position, TENANT, &id(20), "{}").await;
     }
-    let end = all.to_the_end().await;
+    let end = all.into_end().await;
     assert!(end.contains("event: problem\ndata: {") && end.contains("\"code\":\"epoch_mismatch\""), "{end}");
     assert!(!end.contains(&format!("id: {second}-4")), "{end}");
     // Who comes back by itself, as browsers do, is told the same, and may go on from what was not lost.
@@ -138,7 +138,7 @@ async fn a_live_feed_ends_when_its_key_is_revoked() {
     let mut open = Open::live(&stack, "").await;
     open.until("id: 1\n").await;
     stack.sql(&format!("UPDATE access.api_keys SET revoked_at = now() WHERE tenant_id = '{TENANT}'")).await;
-    let end = open.to_the_end().await;
+    let end = open.into_end().await;
     assert!(end.contains("event: problem\ndata: {") && end.contains("\"code\":\"unauthenticated\""), "{end}");
 }
 

@@ -32,6 +32,7 @@ fn listed(test: &TestStack, part: Part) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one person, seen from every side")]
 async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
     let test = TestStack::start_with(|options| options.command_services = 2).await;
     let client = test.client();

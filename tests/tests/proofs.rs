@@ -174,7 +174,8 @@ async fn dump(test: &TestStack) -> String {
           'recorded_at', to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))::text
         FROM log.events ORDER BY position";
     let rows = test.superuser(Part::Primary).await.query(sql, &[]).await.expect("the log");
-    rows.iter().map(|row| format!("{}\n", row.get::<_, &str>(0))).collect()
+    let lines: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    lines.join("\n") + "\n"
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,9 +189,9 @@ async fn sealing_goes_on_over_restarts_other_services_and_new_keys() {
         for (number, client) in [(1, &other), (2, &one)] {
             let part = Part::CommandService(number);
             if round == 1 {
-                test.stack.kill(part)
+                test.stack.kill(part);
             } else {
-                test.stack.stop(part).await.expect("stopped")
+                test.stack.stop(part).await.expect("stopped");
             }
             let position = register(client, 3).await;
             covered(client, position).await;

@@ -18,7 +18,7 @@ const SORTS: [&str; 2] = ["companies", "prospects"];
 
 /// Shows what happened to a company or prospect: who changed what, when, from where and why.
 ///
-/// Coloured and paged on a terminal (NO_COLOR and PAGER are heeded).
+/// Coloured and paged on a terminal (`NO_COLOR` and `PAGER` are heeded).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  prospectus audit history 0198c0de-0000-7000-8000-000000000001\n  \
                   prospectus audit history 0198c0de-0000-7000-8000-000000000001 --diff 3..7\n  \
@@ -52,7 +52,8 @@ pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<Output> {
     if let Some(time) = &args.at {
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("as_of", time).finish();
         let record = record(&api, args.id, &query).await?;
-        let text = members(&record).map(|(name, value)| format!("{name}: {}\n", shown(value))).collect();
+        let lines: Vec<String> = members(&record).map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+        let text = lines.join("\n") + "\n";
         return Ok(paged(record, text, as_json));
     }
     if let Some((from, to)) = args.diff {

@@ -220,7 +220,7 @@ impl<R: Past> RecordAsOf<'_, R> {
 
 /// The members of a record. Of a person who was erased since, what was personal then is not known any more.
 fn members<R: Past>(cells: &[Cell], record: &Folded<R>, company: Option<Uuid>) -> Vec<serde_json::Value> {
-    let hidden = record.state.erased() && record.erased_at.is_none();
+    let hidden = record.state.is_forgotten() && record.erased_at.is_none();
     let members = R::COLUMNS.iter().zip(R::places()).map(|(column, place)| match place {
         Some(place) if hidden && is_personal(column.name) && matches!(cells[*place], Cell::Text(_)) => ERASED.into(),
         Some(place) => json_of(&cells[*place]),

@@ -31,7 +31,7 @@ pub(crate) trait Past: Shown {
     /// Whether an event says something of a person.
     fn is_personal(event: &mut Self::Event) -> bool;
     /// Whether the person was erased, now.
-    fn erased(&self) -> bool;
+    fn is_forgotten(&self) -> bool;
 }
 
 impl Past for Company {
@@ -72,7 +72,7 @@ impl Past for Company {
         false
     }
 
-    fn erased(&self) -> bool {
+    fn is_forgotten(&self) -> bool {
         false
     }
 }
@@ -114,7 +114,7 @@ impl Past for Prospect {
         event.personal_mut().is_some()
     }
 
-    fn erased(&self) -> bool {
+    fn is_forgotten(&self) -> bool {
         self.personal_erased
     }
 }

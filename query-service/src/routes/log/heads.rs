@@ -61,6 +61,7 @@ impl From<StoredHead> for Item {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the answer's members")]
 struct Key {
     key_id: String,
     public_key: PublicKey,
