@@ -2,9 +2,11 @@
 """An independent verifier of Prospectus logs: Python's standard library only, written from docs/log-proofs.md.
 
     verify_log.py proof PROOF.json [--head HEADS] [--key BASE64]
+    verify_log.py consistency ANSWER.json --head HEADS [--key BASE64]
     verify_log.py log EVENTS.ndjson --head HEADS [--key BASE64]
 
-PROOF.json is what `prospectus audit prove` prints. HEADS is a head, lines of heads (PROSPECTUS_HEADS_FILE) or a page of
+PROOF.json is what `prospectus audit prove` prints or GET /v1/log/proofs/inclusion answers, ANSWER.json what
+GET /v1/log/proofs/consistency answers. HEADS is a head, lines of heads (PROSPECTUS_HEADS_FILE) or a page of
 GET /v1/log/heads. EVENTS.ndjson is the whole log, a line of JSON for each event in position order; docs/log-proofs.md has the
 statement that writes it. Without --key, heads on a page are checked with the keys on it, and a proof with the key in it.
 Exit code 0 if all is proven, 1 if not.
@@ -186,6 +188,31 @@ def includes(leaf, index, size, path, root):
     return last == 0 and node == root
 
 
+def grew(first, second, path, first_root, second_root):
+    """RFC 9162, section 2.1.4.2: the tree of `second` leaves begins with the one of `first`."""
+    if first == second:
+        return not path and first_root == second_root
+    if not 0 < first < second or not path:
+        return False
+    if first & (first - 1) == 0:
+        path = [first_root] + path
+    place, last = first - 1, second - 1
+    while place & 1:
+        place, last = place >> 1, last >> 1
+    old = new = path[0]
+    for other in path[1:]:
+        if last == 0:
+            return False
+        if place & 1 or place == last:
+            old, new = node_hash(other, old), node_hash(other, new)
+            while place & 1 == 0 and place != 0:
+                place, last = place >> 1, last >> 1
+        else:
+            new = node_hash(new, other)
+        place, last = place >> 1, last >> 1
+    return last == 0 and old == first_root and new == second_root
+
+
 # --- What is asked -----------------------------------------------------------------------------------------------------------
 
 def key_id(public):
@@ -198,7 +225,13 @@ def read_heads(path):
     decoder, content, at = json.JSONDecoder(), open(path, encoding="utf-8").read(), 0
     while content[at:].strip():
         at += len(content[at:]) - len(content[at:].lstrip())
-        value, at = decoder.raw_decode(content, at)
+        try:
+            value, at = decoder.raw_decode(content, at)
+        except ValueError:
+            if not heads or "\n" in content[at:]:
+                raise
+            print("%s: its last line was not written to its end, and is passed over" % path, file=sys.stderr)
+            break
         heads += value["items"] if "items" in value else [value.get("head") or value]
         keys += [base64.b64decode(key["public_key"]) for key in value.get("keys", [])]
     return heads, keys
@@ -221,8 +254,10 @@ def check_proof(arguments):
     kept = [kept for kept in heads if kept["tree_size"] == head["tree_size"]]
     if not kept:
         return ["no head of the proof's size (%d) was kept" % head["tree_size"]]
+    said = ("log_id", "root_hash", "epoch")
+    kept.sort(key=lambda one: all(one[name] == head[name] for name in said))
     wrong = []
-    for name in ("log_id", "root_hash", "epoch"):
+    for name in said:
         if kept[-1][name] != head[name]:
             wrong.append("the proof's head is not the kept one: another %s" % name)
     for one in (head, kept[-1]):
@@ -238,10 +273,32 @@ def check_proof(arguments):
     return wrong
 
 
+def check_consistency(arguments):
+    answer = json.load(open(arguments.answer, encoding="utf-8"))
+    heads, keys = read_heads(arguments.head)
+    keys = [base64.b64decode(key) for key in arguments.key] or keys
+    roots, wrong = [], []
+    for name in ("from", "to"):
+        # What was kept counts; of the other end the answer has the head, which must be signed.
+        kept = [head for head in heads if head["tree_size"] == answer[name]] or [answer["head_" + name]]
+        if kept[-1] is None:
+            return ["no head over %d events was kept" % answer[name]]
+        problem = check_signature(kept[-1], keys)
+        if problem:
+            wrong.append("the head over %d events: %s" % (answer[name], problem))
+        roots.append(bytes.fromhex(kept[-1]["root_hash"]))
+    path = [bytes.fromhex(node) for node in answer["path"]]
+    if answer["version"] != 1 or not grew(answer["from"], answer["to"], path, roots[0], roots[1]):
+        wrong.append("the tree of %d events does not begin with the one of %d" % (answer["to"], answer["from"]))
+    return wrong
+
+
 def check_log(arguments):
     heads, keys = read_heads(arguments.head)
     keys = [base64.b64decode(key) for key in arguments.key] or keys
     wrong = []
+    if not heads:
+        return ["there is no head in %s" % arguments.head]
     if not keys:
         return ["no public key is known: give --key, or a page of GET /v1/log/heads"]
     wanted = {}
@@ -267,16 +324,19 @@ def check_log(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    proof, log = commands.add_parser("proof"), commands.add_parser("log")
+    proof, consistency, log = (commands.add_parser(name) for name in ("proof", "consistency", "log"))
     proof.add_argument("proof")
+    consistency.add_argument("answer")
     log.add_argument("events")
     proof.add_argument("--head")
+    consistency.add_argument("--head", required=True)
     log.add_argument("--head", required=True)
-    for command in (proof, log):
+    for command in (proof, consistency, log):
         command.add_argument("--key", action="append", default=[])
     arguments = parser.parse_args()
     try:
-        wrong = check_proof(arguments) if arguments.command == "proof" else check_log(arguments)
+        checks = {"proof": check_proof, "consistency": check_consistency, "log": check_log}
+        wrong = checks[arguments.command](arguments)
     except (KeyError, TypeError, ValueError, struct.error) as error:
         wrong = ["not of its form: %r" % error]
     for problem in wrong:

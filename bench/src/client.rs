@@ -98,7 +98,7 @@ impl Connection {
         while let Some(frame) = answer.body_mut().frame().await {
             let frame = frame?;
             let bytes = frame.data_ref().map_or(&[][..], |data| data);
-            lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+            lines += bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
         }
         Ok(lines)
     }

@@ -31,6 +31,8 @@ const ASKED: &[(&str, Asked)] = &[
     ("visible.fanout_p99", Asked::Under(1_000.0)),
     ("read.http", Asked::AtLeast(0.3, "limit.select")),
     ("audit.verify", Asked::AtLeast(0.5, "limit.copy_log")),
+    ("audit.verify_memory", Asked::Under(64.0)),
+    ("sealed.head_gap", Asked::Under(1_000.0)),
     ("sealed.append_library", Asked::AtLeast(0.85, "unsealed.append_library")),
     ("sealed.append_http", Asked::AtLeast(0.85, "unsealed.append_http")),
     ("sealed.import", Asked::AtLeast(0.85, "unsealed.import")),

@@ -42,8 +42,13 @@ pub async fn run(
     for round in 1..=rounds {
         for sealed in [round % 2 == 0, round % 2 == 1] {
             stack.order(if sealed { "start" } else { "stop" }, "sealer").await?;
+            let before = heads(stack).await?.0;
             let rate = http::full(stack, length, &prospects).await?;
             results.add(figure(sealed, "sealed.append_http", "unsealed.append_http"), "commands/s", rate);
+            if sealed {
+                let gap = greatest_gap(stack, before).await?;
+                results.add("sealed.head_gap", "ms", gap);
+            }
             // Another list each time, so that each makes as much.
             let seed = 100 + 2 * u64::from(round) + u64::from(sealed);
             let list = ListFile::write(seed, lines.min(LINES_MAX))?;
@@ -58,6 +63,29 @@ pub async fn run(
 
 fn figure(sealed: bool, with: &'static str, without: &'static str) -> &'static str {
     if sealed { with } else { without }
+}
+
+/// The number of the newest head, how many events it covers, and how many there are.
+async fn heads(stack: &BenchStack) -> anyhow::Result<(i64, i64, i64)> {
+    const SQL: &str = "-- bench::sealer::heads
+        SELECT coalesce(max(h.number), 0), coalesce(max(h.tree_size), 0), (SELECT position FROM log.head)
+        FROM log.tree_heads AS h";
+    let row = stack.superuser("prospectus").await?.query_one(SQL, &[]).await?;
+    Ok((row.get(0), row.get(1), row.get(2)))
+}
+
+/// The longest time from one head to the next of those after a number, in milliseconds, while events came all the time.
+async fn greatest_gap(stack: &BenchStack, after: i64) -> anyhow::Result<f64> {
+    const SQL: &str = "-- bench::sealer::greatest_gap
+        SELECT count(*), extract(epoch FROM max(h.gap))::float8 * 1000 FROM (
+            SELECT signed_at - lag(signed_at) OVER (ORDER BY number) AS gap FROM log.tree_heads WHERE number > $1
+        ) AS h";
+    let (_, sealed, all) = heads(stack).await?;
+    // What came in the last second or two may still wait; a sealer that falls behind is far from it.
+    anyhow::ensure!(all - sealed < all / 4 + 50_000, "the sealer has sealed {sealed} of {all} events");
+    let row = stack.superuser("prospectus").await?.query_one(SQL, &[&after]).await?;
+    anyhow::ensure!(row.get::<_, i64>(0) >= 3, "too few heads were signed meanwhile");
+    Ok(row.get(1))
 }
 
 /// Appends through the event store to an empty log, sealed meanwhile or not.

@@ -174,10 +174,7 @@ impl BenchStack {
     }
 
     fn memory_mib(&self, part: &str, line: &str) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(self.process(part)?.join("status"))?;
-        let kib = status.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB"));
-        let kib: f64 = kib.with_context(|| format!("no {line} in the process's status"))?.parse()?;
-        Ok(kib / 1024.0)
+        memory_of(&self.process(part)?, line)
     }
 
     fn process(&self, part: &str) -> anyhow::Result<PathBuf> {
@@ -186,4 +183,28 @@ impl BenchStack {
         let pid = pids.get(part).with_context(|| format!("no {part} in pids.json"))?;
         Ok(Path::new("/proc").join(pid.to_string()))
     }
+}
+
+/// A line of a process's status (proc(5)), in MiB.
+fn memory_of(process: &Path, line: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(process.join("status"))?;
+    let kib = status.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB"));
+    let kib: f64 = kib.with_context(|| format!("no {line} in the process's status"))?.parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// A line of this process's own status, in MiB.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn own_memory(line: &str) -> anyhow::Result<f64> {
+    memory_of(Path::new("/proc/self"), line)
+}
+
+/// Has this process's greatest resident memory counted from now on.
+///
+/// # Errors
+/// If the system does not let us.
+pub fn forget_own_peak() -> anyhow::Result<()> {
+    std::fs::write("/proc/self/clear_refs", "5").context("writing /proc/self/clear_refs")
 }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use domain::Prospect;
 use domain::prospect::EraseProspect;
-use domain::value::Line;
-use domain::{Prospect, ProspectCommand};
 use event_store::erasures::KeptErasure;
-use event_store::{Executor, Metadata, Request, Store};
-use serde_json::{Map, Value, json};
+use event_store::{Executor, Forgotten, Metadata, Request, Store};
+use serde_json::{Value, json};
 use service_kit::config::KeyringArgs;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -38,7 +37,7 @@ pub enum Command {
     },
     /// Erases again whom a restored backup has brought back: to be run after restoring one, before services start.
     ///
-    /// Who is erased stands in the files outside the database (PROSPECTUS_ERASURES_FILE of the command services; one that survived is
+    /// Who is erased stands in the files outside the database (`PROSPECTUS_ERASURES_FILE` of the command services; one that survived is
     /// enough) and in the log itself. A person whom the restored log does not hold is only counted.
     #[command(
         after_help = "Example:\n  prospectus erasures reapply --since 2026-01-31T00:00:00Z --file /var/lib/prospectus/erasures.ndjson"
@@ -48,8 +47,11 @@ pub enum Command {
         #[arg(long, value_parser = parse_time)]
         since: OffsetDateTime,
         /// A list of erasures outside the database; more than one may be given.
-        #[arg(long)]
+        #[arg(long, env = "PROSPECTUS_ERASURES_FILE", required_unless_present = "log_only")]
         file: Vec<PathBuf>,
+        /// There is no such list: only what the restored log itself says. It knows of no erasure that came after the backup.
+        #[arg(long)]
+        log_only: bool,
         #[command(flatten)]
         keyring: KeyringArgs,
     },
@@ -62,7 +64,7 @@ pub enum Command {
 pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
     match command {
         Command::List { tenant } => list(tenant.as_deref(), primary).await,
-        Command::Reapply { since, file, keyring } => reapply(*since, file, keyring, primary).await,
+        Command::Reapply { since, file, keyring, log_only: _ } => reapply(*since, file, keyring, primary).await,
     }
 }
 
@@ -157,12 +159,6 @@ async fn one(
     person: Uuid,
     reapplied: &mut Reapplied,
 ) -> anyhow::Result<()> {
-    const LOOK: &str = "-- cli::erasures::one
-        SELECT (SELECT k.erased_position IS NOT NULL FROM log.person_keys AS k WHERE k.tenant_id = $1 AND k.person_id = $2),
-               EXISTS (SELECT FROM log.events AS e WHERE e.tenant_id = $1 AND e.aggregate_id = $2),
-               EXISTS (SELECT FROM log.events AS e WHERE e.tenant_id = $1 AND e.aggregate_id = $2 AND e.event_type = 'ProspectErased')";
-    let row = client.query_one(LOOK, &[&tenant_id, &person]).await?;
-    let (emptied, known, said): (Option<bool>, bool, bool) = (row.get(0), row.get(1), row.get(2));
     let request = Request {
         tenant_id,
         metadata: metadata(),
@@ -171,25 +167,12 @@ async fn one(
         deadline: Instant::now() + DEADLINE,
         patient: true,
     };
-    let failed = || format!("person {person}");
-    match (emptied, known, said) {
-        (None, false, _) => reapplied.unknown += 1,
-        // Never taken for an erasure: without the key row nobody can say what the person's data were sealed under.
-        (None, true, _) => anyhow::bail!("person {person} has events but no key row: restore log.person_keys first"),
-        (Some(true), _, true) => reapplied.already += 1,
-        (Some(true), _, false) => {
-            anyhow::bail!("the key of person {person} is emptied, but no event says so: restore log.person_keys first")
-        }
-        (Some(false), _, true) => {
-            prospects.forget_again(client, person, &request).await.with_context(failed)?;
-            reapplied.emptied += 1;
-        }
-        (Some(false), _, false) => {
-            let reason = Line::parse("erased before, reapplied after a restore").expect("a short line");
-            let command = ProspectCommand::Erase(EraseProspect { reason });
-            prospects.execute(person, command, &request, |_| Map::new()).await.with_context(failed)?;
-            reapplied.erased += 1;
-        }
+    let became = prospects.erase_again(client, person, EraseProspect::again(), &request).await;
+    match became.with_context(|| format!("person {person}"))? {
+        Forgotten::Erased => reapplied.erased += 1,
+        Forgotten::Emptied => reapplied.emptied += 1,
+        Forgotten::Already => reapplied.already += 1,
+        Forgotten::Unknown => reapplied.unknown += 1,
     }
     Ok(())
 }

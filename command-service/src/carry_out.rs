@@ -189,9 +189,14 @@ impl Service {
                     _ => Ok(Done::changed(answer)),
                 }
             }
-            Operation::MergeCompany(id, merge) => executors.merge(id, merge.into, &request).await.map(Done::changed),
-            Operation::UnmergeCompany(id) => executors.unmerge(id, &request).await.map(Done::changed),
-            Operation::Resolve(id, resolve) => executors.resolve(id, resolve, &request).await.map(Done::changed),
+            // On the heap: rare, and of two records, whose room every command would carry along.
+            Operation::MergeCompany(id, merge) => {
+                Box::pin(executors.merge(id, merge.into, &request)).await.map(Done::changed)
+            }
+            Operation::UnmergeCompany(id) => Box::pin(executors.unmerge(id, &request)).await.map(Done::changed),
+            Operation::Resolve(id, resolve) => {
+                Box::pin(executors.resolve(id, resolve, &request)).await.map(Done::changed)
+            }
             Operation::Prospect(Target::New, command) => {
                 let created = executors.prospects.create(Uuid::now_v7(), command, &request).await;
                 let answer = created.map_err(|error| not_carried_out(error, prospect_error))?;
@@ -202,7 +207,7 @@ impl Service {
                 let answer = changed.map_err(|error| not_carried_out(error, prospect_error))?;
                 if erases {
                     // The event is the record's last one. It counts as erased when no restored backup can bring it back unnoticed.
-                    self.erasures.keep_up_to(answer.position).await.map_err(|error| incomplete(&error))?;
+                    Box::pin(self.erasures.keep_up_to(answer.position)).await.map_err(|error| incomplete(&error))?;
                 }
                 Ok(Done::changed(answer))
             }

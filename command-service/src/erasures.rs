@@ -2,15 +2,23 @@
 //!
 //! Every command service has a file of its own, and each file gets every erasure of the log, whoever carried it out: the one of this
 //! process before it is answered, those of others within [`LOOK_EVERY`]. So one file that survives is enough.
+//!
+//! The way back is [`again`]: whom the log has forgotten to be erased, after a restored backup or a promotion that lost a tail, is erased
+//! again before this process serves, and whenever the log begins another life.
+
+mod again;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
+use domain::ProspectError;
+use event_store::ForgetError;
 use event_store::erasures::{Erasure, Follower, KeptErasure, Place};
 use service_kit::postgres::describe;
 use service_kit::shutdown::Shutdown;
@@ -25,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct ErasureList {
     pool: Pool,
     kept: Option<Mutex<Kept>>,
+    /// The log has begun another life, and may not know of everybody in the list.
+    another_life: AtomicBool,
 }
 
 /// The file, as far as it is good.
@@ -67,6 +77,9 @@ pub enum KeepError {
     /// The log does not have what was just written to it.
     #[error("the erasure at position {0} is not in the database's list")]
     Missing(i64),
+    /// Somebody who was erased cannot be erased again.
+    #[error("erasing again whom the log has forgotten to be erased: {0}")]
+    Again(#[from] ForgetError<ProspectError>),
 }
 
 impl ErasureList {
@@ -82,7 +95,12 @@ impl ErasureList {
             );
         }
         let kept = path.map(Kept::open).transpose()?.map(Mutex::new);
-        Ok(Self { pool, kept })
+        Ok(Self { pool, kept, another_life: AtomicBool::new(false) })
+    }
+
+    /// Whether everybody in the list is known to be erased in the log.
+    pub fn is_applied(&self) -> bool {
+        !self.another_life.load(Ordering::SeqCst)
     }
 
     /// Makes sure that the list has all erasures up to this position: they are on the disk when this returns.
@@ -99,8 +117,13 @@ impl ErasureList {
     async fn catch_up(&self, kept: &mut Kept) -> Result<(), KeepError> {
         let client = self.pool.get().await?;
         loop {
-            let (erasures, place) = kept.place.next(&client).await?;
+            let before = kept.place;
+            let (erasures, place) = before.next(&client).await?;
+            if place.position < before.position || (before.epoch > 0 && place.epoch != before.epoch) {
+                self.another_life.store(true, Ordering::SeqCst);
+            }
             if erasures.is_empty() {
+                kept.place = place;
                 return Ok(());
             }
             kept.write(erasures, place).await?;
@@ -176,19 +199,17 @@ async fn look(
     follower: &mut Option<Follower>,
 ) -> Result<(), KeepError> {
     let client = pool.get().await?;
-    match follower {
-        Some(follower) => {
-            for (tenant_id, person_id) in follower.look(&client).await? {
-                executors.prospects.forget(tenant_id, person_id);
-            }
+    if let Some(follower) = follower {
+        for (tenant_id, person_id) in follower.look(&client).await? {
+            executors.prospects.forget(tenant_id, person_id);
         }
-        None => {
-            let begun = Follower::begin(&client).await?;
-            // What was kept until here may be of somebody who was erased before.
-            executors.prospects.forget_all();
-            *follower = Some(begun);
-        }
+    } else {
+        let begun = Follower::begin(&client).await?;
+        // What was kept until here may be of somebody who was erased before.
+        executors.prospects.forget_all();
+        *follower = Some(begun);
     }
     drop(client);
-    list.keep_up_to(0).await
+    list.keep_up_to(0).await?;
+    if list.is_applied() { Ok(()) } else { list.apply_again(executors).await }
 }

@@ -71,7 +71,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let imports = Arc::new(Imports::new(Arc::clone(&executors), staging, database.clone(), text_bytes_max));
     let deadline = Duration::from_secs(config.command_deadline_seconds);
     let erasures = Arc::new(ErasureList::open(config.erasures_file.as_deref(), pool.clone())?);
+    erasures.apply_again(&executors).await?;
     let forgetting = erasures::forget(Arc::clone(&erasures), Arc::clone(&executors), pool.clone(), shutdown.clone());
+    let listed = Arc::clone(&erasures);
     let state = Arc::new(carry_out::Service {
         executors,
         imports: Arc::clone(&imports),
@@ -83,6 +85,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new().check_pool("database", pool.clone()).check("log", move || {
         let available = appending.borrow().available;
         async move { if available { Ok(()) } else { Err("the log cannot be appended to".to_owned()) } }
+    });
+    let health = health.check("erasures", move || {
+        let applied = listed.is_applied();
+        let why = "the log has begun another life, and persons of the list of erasures are not all erased in it yet";
+        async move { if applied { Ok(()) } else { Err(why.to_owned()) } }
     });
     let router =
         routes::router(state, Authenticator::new(vec![pool.clone()]), health.router(metrics, shutdown.clone()))?;

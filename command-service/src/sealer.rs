@@ -8,7 +8,7 @@
 mod heads_file;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use event_store::feed::{Feed, FeedError};
@@ -27,8 +27,10 @@ use heads_file::HeadsFile;
 /// The subject that heads are published on, as JSON.
 pub const SUBJECT: &str = "prospectus.heads";
 
-/// How often the log is looked at. A standby has mostly flushed by the next look, so a head comes within half a second.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the log is looked at. A standby has mostly flushed by the next look.
+const LOOK: Duration = Duration::from_millis(100);
+/// From one head to the next, at least: with the looks and the standby it comes to less than a second, and there are as few as that allows.
+const HEAD_EVERY: Duration = Duration::from_millis(600);
 /// Wait after anything failed, and between attempts to get the lock.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How long one statement may take.
@@ -150,6 +152,8 @@ impl Sealer {
             SELECT pg_try_advisory_lock(5787213827046133842)";
         let feed = Feed::open(&self.database).await?;
         while !feed.client().query_one(LOCK, &[]).await?.get::<_, bool>(0) {
+            // Another one seals; what it refuses, it says.
+            metrics::gauge!("prospectus_sealer_refuses").set(0.0);
             tokio::time::sleep(RETRY_WAIT).await;
         }
         let mut file = self.heads_file.clone().map(HeadsFile::open).transpose()?;
@@ -170,14 +174,19 @@ impl Sealer {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting: Option<(i64, PgLsn)> = None;
+        let (mut target, mut due) = (0, Instant::now());
         loop {
             ticks.tick().await;
             let look = look(&feed).await?;
-            let target = look.sealable(&mut waiting);
+            target = look.sealable(&mut waiting).max(target);
             if u64::try_from(look.position).unwrap_or(0) < sealing.size() {
                 return Err(SealError::AnotherLife.into());
             }
+            if Instant::now() < due {
+                continue;
+            }
             while let Some(head) = sealing.seal(&feed, &self.keys, target, OffsetDateTime::now_utc()).await? {
+                due = Instant::now() + HEAD_EVERY;
                 self.newest = Some(head.signed.clone());
                 if let Some(file) = &mut file {
                     file.append(std::slice::from_ref(&head))?;
@@ -242,10 +251,10 @@ fn report(size: u64, position: i64) {
 }
 
 async fn look(feed: &Feed) -> Result<Look, SealerError> {
-    // What the statement sees was committed, and so written, before it asks how far the writing is.
+    // What the statement sees was flushed with its commit, before it asks how far flushing is.
     const SQL: &str = "-- command_service::sealer::look
         SELECT coalesce((SELECT e.position FROM log.events AS e ORDER BY e.position DESC LIMIT 1), 0),
-               pg_current_wal_insert_lsn(), s.connected, s.flushed
+               pg_current_wal_flush_lsn(), s.connected, s.flushed
         FROM log.standbys() AS s";
     let row = feed.client().query_one(SQL, &[]).await?;
     Ok(Look { position: row.get(0), written: row.get(1), standbys: row.get(2), flushed: row.get(3) })

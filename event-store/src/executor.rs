@@ -1,6 +1,7 @@
 //! Carrying a command out: load the record, let it decide, append what it decided, and try again if the record changed meanwhile.
 
-use std::collections::BTreeSet;
+mod forgetting;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,10 +11,9 @@ use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::append::{self, Append, Forget, KeyedValue, NewEvent, Refused, StreamAppend};
+use crate::append::{Append, Forget, KeyedValue, NewEvent, Refused, StreamAppend};
 use crate::keyring::KeyError;
 use crate::load::{LoadError, Loaded, PersonKeyHeld};
 use crate::receipt::{Answer, NewReceipt};
@@ -63,16 +63,7 @@ pub enum ExecuteError<E: std::error::Error> {
     Key(#[from] KeyError),
 }
 
-/// Why a person could not be forgotten once more.
-#[derive(Debug, thiserror::Error)]
-pub enum ForgetError {
-    /// The record cannot be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The database is away or refuses.
-    #[error("the database: {}", service_kit::postgres::describe(.0))]
-    Database(#[from] tokio_postgres::Error),
-}
+pub use forgetting::{ForgetError, Forgotten};
 
 /// Carries out the commands of one sort of record; keeps the records used lately in memory.
 pub struct Executor<R: Record> {
@@ -189,7 +180,10 @@ impl<R: Record> Executor<R> {
             });
             let decided = match decided {
                 Ok((mut decided, beside)) => {
-                    self.add_past(id, &mut decided.append, request).await?;
+                    if decided.append.forget.is_some() {
+                        // On the heap: few commands take this way, and all would carry its room along.
+                        Box::pin(self.add_past(id, &mut decided.append, request)).await?;
+                    }
                     Ok((decided, beside))
                 }
                 refused => refused,
@@ -418,7 +412,9 @@ impl<R: Record> Executor<R> {
         request: &Request,
     ) -> Result<Answer, ExecuteError<R::Error>> {
         let mut decided = self.prepare(id, loaded, events, Map::new(), request)?;
-        self.add_past(id, &mut decided.append, request).await?;
+        if decided.append.forget.is_some() {
+            Box::pin(self.add_past(id, &mut decided.append, request)).await?;
+        }
         self.append((request.tenant_id, id), decided, request).await.map_err(ExecuteError::Refused)
     }
 
@@ -438,53 +434,6 @@ impl<R: Record> Executor<R> {
         append.answer.details = details;
         let (state, key) = self.add_record(&mut append, id, loaded, events, request)?;
         Ok(Decided { append, state, key })
-    }
-
-    /// Adds to the append that erases a person all that the person ever held or was found by: what was released or replaced long ago is an
-    /// HMAC of the person's own as well. It stands in the history, which is read while that can still be opened.
-    async fn add_past(&self, id: Uuid, append: &mut Append, request: &Request) -> Result<(), LoadError> {
-        let Some(forget) = &mut append.forget else { return Ok(()) };
-        (_, forget.claims, forget.matches) = self.past(id, request).await?;
-        Ok(())
-    }
-
-    /// Empties the key of a person once more whose events say that the person is erased, but whose key and values are there again, because
-    /// they were brought back from a backup without the log's end. `client` is the appender's, or a superuser's. Whether there was such an
-    /// event.
-    ///
-    /// # Errors
-    /// If the record cannot be loaded or the database refuses.
-    pub async fn forget_again(&self, client: &Client, id: Uuid, request: &Request) -> Result<bool, ForgetError> {
-        let (state, claims, matches) = self.past(id, request).await?;
-        if !state.is_erased() {
-            return Ok(false);
-        }
-        let sequence = self.load(id, request).await?.version;
-        append::forget_again(client, request.tenant_id, &Forget { person: id, sequence, claims, matches }).await?;
-        self.forget(request.tenant_id, id);
-        Ok(true)
-    }
-
-    /// What a record is, and all that it ever held and was found by.
-    async fn past(&self, id: Uuid, request: &Request) -> Result<(R, Vec<KeyedValue>, Vec<KeyedValue>), LoadError> {
-        let load = self.store.loader().history::<R>(request.tenant_id, id);
-        let late = |_| Err(LoadError::Unavailable("no answer in time".to_owned()));
-        let history = tokio::time::timeout_at(request.deadline.into(), load).await.unwrap_or_else(late)?;
-        let keyring = self.store.keyring();
-        let value = |kind, key: &domain::ClaimKey| KeyedValue {
-            kind,
-            key: keyring.claim_key(request.tenant_id, kind, key),
-            aggregate_id: id,
-        };
-        let (mut state, mut claims, mut matches) = (R::default(), BTreeSet::new(), BTreeSet::new());
-        for (_, event) in &history {
-            state.evolve(event);
-            claims.extend(state.claims(id));
-            matches.extend(state.matches(id));
-        }
-        let claims = claims.iter().map(|claim| value(claim.kind, &claim.key)).collect();
-        let matches = matches.iter().map(|found| value(found.kind, &found.key)).collect();
-        Ok((state, claims, matches))
     }
 
     /// Adds to an append the claims, matches, keys and sealed events of what was decided for one record. Gives what becomes of it.

@@ -26,7 +26,7 @@ pub mod seal;
 pub mod store;
 
 pub use event::{Metadata, StoredEvent};
-pub use executor::{ExecuteError, Executor, Request};
+pub use executor::{ExecuteError, Executor, ForgetError, Forgotten, Request};
 pub use feed::Feed;
 pub use keyring::Keyring;
 pub use receipt::Answer;

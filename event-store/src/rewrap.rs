@@ -136,20 +136,33 @@ async fn batch(
 pub async fn retire(client: &mut Client, keyring: &Keyring, id: &str) -> Result<(), RetireError> {
     const RETIRE: &str = "-- event_store::rewrap::retire
         UPDATE log.wrapping_keys SET retired_at = coalesce(retired_at, clock_timestamp()) WHERE wrapping_key_id = $1";
+    const TAKE_BACK: &str = "-- event_store::rewrap::retire, take back
+        UPDATE log.wrapping_keys SET retired_at = NULL WHERE wrapping_key_id = $1";
     if id == keyring.current_id() {
         return Err(RetireError::Current(id.to_owned()));
     }
+    still_used(client, id).await?;
+    // Nobody may be about to commit a key wrapped by it: persons' keys are written under the log's lock, imports' wait for this one. Both are
+    // held for this alone; counting takes long.
     let transaction = client.transaction().await?;
-    // Nobody may be about to commit a key wrapped by it: persons' keys are written under the log's lock, imports' wait for this one.
     transaction
         .batch_execute("SELECT log.take_lock(); LOCK TABLE log.import_files IN SHARE ROW EXCLUSIVE MODE")
         .await?;
-    let found = wrapped(&transaction).await?.into_iter().find(|one| one.wrapping_key_id == id);
+    transaction.execute(RETIRE, &[&id]).await?;
+    transaction.commit().await?;
+    let used = still_used(client, id).await;
+    if matches!(used, Err(RetireError::InUse { .. })) {
+        client.execute(TAKE_BACK, &[&id]).await?;
+    }
+    used
+}
+
+/// Passes if a key-encryption key wraps nothing.
+async fn still_used(client: &Client, id: &str) -> Result<(), RetireError> {
+    let found = wrapped(client).await?.into_iter().find(|one| one.wrapping_key_id == id);
     let found = found.ok_or_else(|| RetireError::Unknown(id.to_owned()))?;
     match found.persons + found.imports {
-        0 => {}
-        keys => return Err(RetireError::InUse { id: id.to_owned(), keys }),
+        0 => Ok(()),
+        keys => Err(RetireError::InUse { id: id.to_owned(), keys }),
     }
-    transaction.execute(RETIRE, &[&id]).await?;
-    Ok(transaction.commit().await?)
 }

@@ -356,6 +356,10 @@ async fn keys_are_wrapped_anew_while_commands_run_and_the_old_one_goes() {
     assert!(matches!(old.verify(&client, true).await, Err(KeyError::Retired(_))), "a key file with the old key first");
     let late = in_old.create(Uuid::now_v7(), register(json!({"first_name": "Too late"})), &request(None)).await;
     assert!(matches!(&late, Err(ExecuteError::Refused(Refused::Broken(why))) if why.contains("retired")), "{late:?}");
+    // A re-wrapping with the old key file wraps nothing by the retired key.
+    let refused = rewrap(&worker, &rotated("k1"), |_| {}).await.expect_err("the key is retired");
+    assert!(refused.to_string().contains("retired"), "{refused}");
+    assert_eq!(wrapped(&client).await.expect("a count"), states);
     let (store, _task) = store_with(&opened.database, &without);
     for id in &ids[1..] {
         let loaded = store.loader().load::<Prospect>(TENANT, *id).await.expect("it opens with the new key");

@@ -5,7 +5,7 @@ use event_store::proof::heads;
 use event_store::proof::path::{consistency, includes, inclusion, is_consistent};
 use event_store::proof::sealing::{Refusal, SealError};
 use event_store::proof::stored::{EVERY_EPOCH, frontier, resolve};
-use event_store::proof::verify::{Anchors, Verdict, What};
+use event_store::proof::verify::{Anchors, Verdict, What, verify};
 use event_store::proof::{Hash, Proof};
 use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
@@ -151,6 +151,79 @@ async fn a_lost_tail_is_told_apart_from_tampering_and_sealing_goes_on() {
         (report.verdict(), report.findings[0].what, report.findings[0].first),
         (Verdict::Tampered, What::Changed, 650)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_from_before_two_epochs_goes_on_and_the_heads_that_were_kept_say_what_is_lost() {
+    let mut log = Sealed::new().await;
+    log.append(400).await;
+    let of_first = log.seal(&[300, 400]).await;
+    log.sql("CREATE TABLE backup AS TABLE log.epochs").await;
+    for _ in 0..2 {
+        begin_epoch(&mut log.client).await;
+        log.append(100).await;
+    }
+    let of_third = log.seal(&[600]).await;
+    // The backup knows nothing of what came after it.
+    log.sql(
+        "DELETE FROM log.events WHERE position > 350; DELETE FROM log.epochs; INSERT INTO log.epochs (number, epoch_id, first_position, system_identifier, timeline)
+         SELECT number, epoch_id, first_position, system_identifier, timeline FROM backup;
+         DELETE FROM log.tree_heads WHERE number > 1; DELETE FROM log.tree_hashes WHERE (level = 0 AND first >= 300) OR (level > 0 AND first >= 1)",
+    )
+    .await;
+    begin_epoch(&mut log.client).await;
+    log.append(500).await;
+    let feed = log.feed().await;
+    let (mut sealing, lost) = log.resume(&feed, Some(&of_third)).await.expect("it goes on");
+    let lost = lost.expect("a tail was lost");
+    assert_eq!((lost.from, &lost.head, &lost.epoch), (351, &of_third, &epoch(&log).await));
+    let long_ago = of_third.head.time - time::Duration::days(1);
+    let head = sealing.seal(&feed, &log.keys, 850, long_ago).await.expect("it seals").expect("a head").signed;
+    assert!(head.head.time > of_third.head.time, "heads are in the order of their times, whatever the clock says");
+    let kept = Anchors { heads: vec![of_first.clone(), of_third.clone(), head.clone()], ..Anchors::default() };
+    let report = log.verify(&kept).await;
+    assert_eq!((report.verdict(), report.found, report.lost_tails.len()), (Verdict::TailLost, 0, 1), "{report:?}");
+    assert_eq!((report.lost_tails[0].first, report.lost_tails[0].last, report.lost_tails[0].heads), (351, 600, 2));
+    let known = Anchors { known_losses: vec![lost.epoch], ..kept };
+    assert_eq!(log.verify(&known).await.verdict(), Verdict::Intact);
+
+    // Whoever cuts off an epoch and takes its row away has no restored backup to point to: heads of the epoch before it were kept.
+    begin_epoch(&mut log.client).await;
+    log.append(50).await;
+    let of_next = log.seal(&[900]).await;
+    log.sql(
+        "DELETE FROM log.events WHERE position > 850; DELETE FROM log.epochs WHERE number = (SELECT max(number) FROM log.epochs);
+         DELETE FROM log.tree_heads WHERE tree_size > 850; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 850",
+    )
+    .await;
+    let anchors = Anchors { heads: [known.heads.clone(), vec![of_next]].concat(), ..known };
+    assert_eq!(log.verify(&anchors).await.verdict(), Verdict::Tampered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_head_that_is_not_signed_is_refused_before_it_is_believed() {
+    let log = Sealed::new().await;
+    log.append(400).await;
+    log.seal(&[300]).await;
+    let mut kept = log.seal(&[400]).await;
+    log.sql(
+        "DELETE FROM log.tree_heads WHERE number = 2; DELETE FROM log.tree_hashes WHERE level = 0 AND first >= 300",
+    )
+    .await;
+    kept.head.time += time::Duration::microseconds(1);
+    let refused = log.resume(&log.feed().await, Some(&kept)).await.expect_err("a damaged line");
+    assert!(matches!(refused, SealError::Refused(Refusal::KeptSignature(400))), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verifiers_role_is_enough_to_verify() {
+    let log = Sealed::new().await;
+    log.append(700).await;
+    log.seal(&[300, 700]).await;
+    let verifier = log.database.client_for("prospectus_verifier").await;
+    verifier.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.expect("begun");
+    let report = verify(&verifier, &Anchors::default(), |_, _| {}).await.expect("it can read all of it");
+    assert_eq!((report.verdict(), report.events, report.heads), (Verdict::Intact, 700, 2), "{report:?}");
 }
 
 async fn epoch(log: &Sealed) -> String {

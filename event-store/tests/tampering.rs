@@ -73,6 +73,7 @@ fn says(report: &Report, what: What, first: u64, last: u64, sizes: &[i64]) {
     assert_eq!(since, sizes.iter().copied().find(|size| *size >= bounds.0), "{report:?}");
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of what can be done to a log")]
 async fn tamper(log: &Sealed, number: u64, draw: &mut Draw, sizes: &[i64], kept: &SignedHead) {
     let position = draw.up_to(EVENTS);
     let none = Anchors::default();
@@ -229,6 +230,40 @@ async fn tamper(log: &Sealed, number: u64, draw: &mut Draw, sizes: &[i64], kept:
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_over_what_cannot_be_are_found_and_keep_nobody_busy() {
+    let log = Sealed::new().await;
+    log.append(300).await;
+    log.seal(&[100, 300]).await;
+    log.append(20).await;
+    let far = i64::MAX;
+    // Whoever cannot sign: a head over more than there ever will be.
+    log.sql("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    log.sql(&format!(
+        "INSERT INTO log.tree_heads SELECT 3, log_id, epoch, {far}, root_hash, signed_at, key_id, signature FROM log.tree_heads WHERE number = 2"
+    ))
+    .await;
+    let report = found(&log, &Anchors::default(), "a head that is not signed").await;
+    assert_eq!((report.found, report.findings[0].what, report.unsealed), (1, What::HeadInvalid, 20), "{report:?}");
+    log.sql("ROLLBACK").await;
+    // And whoever brings a key along, with an event out there too.
+    log.sql("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    heads::publish_keys(&log.client, &keys(66)).await.expect("a key");
+    let mut head = heads::newest(&log.client).await.expect("heads").expect("a head").signed.head;
+    head.tree_size = far.unsigned_abs();
+    let signed = head.sign(&keys(66));
+    let sql = "INSERT INTO log.tree_heads SELECT 3, log_id, epoch, $1, root_hash, signed_at, $2, $3 FROM log.tree_heads WHERE number = 2";
+    log.client.execute(sql, &[&far, &signed.key_id, &signed.signature.to_vec()]).await.expect("a head");
+    let report = found(&log, &Anchors::default(), "a head of another hand").await;
+    let cut_off = report.findings.iter().any(|finding| (finding.what, finding.last) == (What::Truncated, far));
+    assert!(cut_off, "{report:?}");
+    log.sql(&format!("UPDATE log.events SET position = {far} - 5 WHERE position = 320")).await;
+    let report = found(&log, &Anchors::default(), "a head and an event").await;
+    assert_eq!(report.events, 319, "what lies behind such a hole is not looked at: {report:?}");
+    log.sql("ROLLBACK").await;
+    assert_eq!(log.verify(&Anchors::default()).await.verdict(), Verdict::Intact);
 }
 
 /// Renumbers every event from a position on.

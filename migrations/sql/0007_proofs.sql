@@ -65,7 +65,11 @@ $$;
 SET ROLE prospectus_owner;
 CREATE FUNCTION log.standbys(OUT connected bigint, OUT flushed pg_lsn) LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*), max(r.flush_lsn) FROM pg_stat_replication AS r WHERE r.state IN ('streaming', 'catchup')
+    SELECT count(*), max(r.flush_lsn) FROM pg_stat_replication AS r
+    WHERE r.state IN ('streaming', 'catchup')
+      -- Those who only read along can never be promoted: decoders of the log, and tools that keep it.
+      AND NOT EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+      AND r.application_name NOT IN ('pg_receivewal', 'pg_basebackup')
 $$;
 REVOKE ALL ON FUNCTION log.standbys FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION log.standbys TO prospectus_sealer;

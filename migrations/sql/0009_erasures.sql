@@ -40,6 +40,10 @@ CREATE POLICY read_all ON log.erased_values FOR SELECT TO prospectus_appender, p
 GRANT SELECT ON log.erasures TO prospectus_appender, prospectus_projector, prospectus_verifier;
 GRANT SELECT ON log.erased_values TO prospectus_appender, prospectus_verifier;
 
+-- A key that is emptied is to be nowhere else: statistics keep samples of a column until the table is analysed again.
+ALTER TABLE log.person_keys ALTER COLUMN wrapped_key SET STATISTICS 0;
+ALTER TABLE log.import_files ALTER COLUMN wrapped_key SET STATISTICS 0;
+
 -- What log.forget and the triggers below do, they do as the owner: no service role may do any of it by itself.
 CREATE POLICY forget ON log.person_keys TO prospectus_owner USING (true) WITH CHECK (true);
 CREATE POLICY forget ON log.claims TO prospectus_owner USING (true) WITH CHECK (true);
@@ -158,6 +162,12 @@ COMMENT ON FUNCTION log.refuse_retired_keys IS 'Refuses keys wrapped by a retire
 CREATE TRIGGER refuse_retired_keys AFTER INSERT ON log.person_keys REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
 CREATE TRIGGER refuse_retired_keys AFTER INSERT ON log.import_files REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
+
+-- And a re-wrapping that began with an older key file.
+CREATE TRIGGER refuse_retired_rewraps AFTER UPDATE ON log.person_keys REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
+CREATE TRIGGER refuse_retired_rewraps AFTER UPDATE ON log.import_files REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_retired_keys();
 
 RESET ROLE;

@@ -81,7 +81,10 @@ impl Wanted {
     pub(crate) fn last_event(headers: &HeaderMap, parameters: &mut Parameters) -> Option<Self> {
         let value = headers.get("last-event-id")?;
         let Some((epoch, position)) = value.to_str().ok().and_then(parse_position) else {
-            parameters.note_value("Last-Event-ID", "must be the id of an event of this feed, such as 4711");
+            parameters.note_value(
+                "Last-Event-ID",
+                "must be the id of an event of this feed, such as 1.0a0b0c0d-4711, or a position",
+            );
             return None;
         };
         Some(Self { position, epoch, wait: WAIT_DEFAULT })

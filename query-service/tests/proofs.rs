@@ -76,6 +76,7 @@ async fn proofs_lead_to_the_heads_and_another_tenants_event_stays_its_own() {
                 continue;
             }
             let head: SignedHead = read(&proof["head"]);
+            assert!(head.is_signed_by(&read(&proof["public_key"])), "{proof}");
             let hashes: Vec<Hash> = read(&proof["path"]);
             let leaf: Hash = read(&proof["leaf_hash"]);
             let index = u64::try_from(position - 1).expect("positive");
@@ -98,6 +99,19 @@ async fn proofs_lead_to_the_heads_and_another_tenants_event_stays_its_own() {
             "{proof}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_event_that_is_shown_with_its_proof_is_noted_as_read() {
+    let stack = sealed().await;
+    stack.sql("UPDATE access.tenants SET audit_reads = true").await;
+    let own = stack.get("/v1/log/proofs/inclusion?position=5").await.json();
+    for path in ["/v1/log/proofs/inclusion?position=4", "/v1/log/heads", "/v1/log/proofs/consistency?from=3"] {
+        assert_eq!(stack.get(path).await.status, 200, "{path}");
+    }
+    let noted = stack.get("/v1/reads").await.json();
+    assert_eq!(noted["items"].as_array().map(Vec::len), Some(1), "another's event is not shown: {noted}");
+    assert_eq!(noted["items"][0]["record_ids"][0], own["event"]["aggregate_id"]);
 }
 
 #[tokio::test]

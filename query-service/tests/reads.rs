@@ -62,6 +62,16 @@ async fn what_was_shown_to_whom_is_noted_in_order() {
     assert_eq!((&item["client_address"], &first["next_cursor"]), (&json!("127.0.0.1"), &json!("1")));
     let second = stack.get("/v1/reads?limit=1&cursor=1").await.json();
     assert_eq!(second["items"][0]["position"], 2);
+    // Who looked at which person.
+    let of = stack.get(&format!("/v1/reads?record_id={}", id(20))).await.json();
+    let endpoints: Vec<&str> =
+        of["items"].as_array().expect("items").iter().filter_map(|item| item["endpoint"].as_str()).collect();
+    assert_eq!(endpoints, ["/v1/prospects/{id}", "/v1/company-prospects"]);
+    let next = stack.get(&format!("/v1/reads?record_id={}&limit=1&after=1", id(20))).await.json();
+    assert_eq!(next["items"][0]["position"], 3);
+    assert_eq!(stack.get("/v1/reads?record_id=ada").await.code(), "invalid_parameter");
+    let others = stack.request("GET", &format!("/v1/reads?record_id={}", id(20)), &stack.other_key, "").await;
+    assert_eq!(others.body, "{\"items\":[]}", "another tenant's");
     assert_eq!(stack.request("GET", "/v1/reads", &stack.reader, "").await.status, 403);
     let others = stack.request("GET", "/v1/reads", &stack.other_key, "").await;
     assert_eq!(others.body, "{\"items\":[]}", "another tenant's");
@@ -95,7 +105,12 @@ async fn every_endpoint_says_which_records_it_shows() {
     assert!(paths.len() >= 12, "{paths:?}");
     for path in paths {
         let record = if path.starts_with("/v1/prospects") { id(20) } else { id(10) };
-        let answer = stack.get(&path.replace("{id}", &record)).await;
+        let query = match path.as_str() {
+            "/v1/log/proofs/inclusion" => "?position=1",
+            "/v1/log/proofs/consistency" => "?from=1",
+            _ => "",
+        };
+        let answer = stack.get(&(path.replace("{id}", &record) + query)).await;
         assert!([200, 404].contains(&answer.status), "{path}: {}", answer.body);
     }
 }

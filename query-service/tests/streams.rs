@@ -37,7 +37,7 @@ impl Open {
         }
     }
 
-    async fn to_the_end(mut self) -> String {
+    async fn into_end(mut self) -> String {
         while !self.ended {
             self.more().await;
         }
@@ -53,7 +53,8 @@ impl Open {
     }
 
     fn ids(&self) -> Vec<i64> {
-        self.text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
+        let ids = self.text.lines().filter_map(|line| line.strip_prefix("id: "));
+        ids.filter_map(|id| id.rsplit_once('-').map_or(id, |(_, position)| position).parse().ok()).collect()
     }
 }
 
@@ -80,9 +81,54 @@ async fn a_live_feed_goes_on_and_is_resumed_where_it_was() {
 
     // The end of the process is the stream's, in order.
     stack.trigger.request();
-    let end = open.to_the_end().await;
+    let end = open.into_end().await;
     assert!(end.ends_with("0\r\n\r\n") && end.contains("come back with Last-Event-ID"), "{end}");
-    assert!(resumed.to_the_end().await.ends_with("0\r\n\r\n"));
+    assert!(resumed.into_end().await.ends_with("0\r\n\r\n"));
+}
+
+/// Begins another life of the log at a position: what stood there and after it is lost. Gives the life's name.
+async fn begin_epoch(stack: &Stack, number: i64, first: i64) -> String {
+    stack
+        .sql(&format!(
+            "DELETE FROM log.events WHERE position >= {first};
+             INSERT INTO log.epochs (number, epoch_id, first_position, system_identifier, timeline)
+             VALUES ({number}, gen_random_uuid(), {first}, 1, {number})"
+        ))
+        .await;
+    let sql = "SELECT name FROM log.epochs ORDER BY number DESC LIMIT 1";
+    stack.client.query_one(sql, &[]).await.expect("a name").get(0)
+}
+
+#[tokio::test]
+async fn a_feed_says_when_what_it_sent_was_lost_and_goes_on_where_nothing_was() {
+    let stack = Stack::new().await;
+    let first = begin_epoch(&stack, 1, 1).await;
+    for position in 1..=3 {
+        event(&stack, position, TENANT, &id(20), "{}").await;
+    }
+    let mut all = Open::live(&stack, "").await;
+    all.until(&format!("id: {first}-3\n")).await;
+    let mut some = Open::live(&stack, "").await;
+    some.until(&format!("id: {first}-3\n")).await;
+    // Two events are lost, and others stand in their place.
+    let second = begin_epoch(&stack, 2, 2).await;
+    for position in 2..=4 {
+        event(&stack, position, TENANT, &id(20), "{}").await;
+    }
+    let end = all.into_end().await;
+    assert!(end.contains("event: problem\ndata: {") && end.contains("\"code\":\"epoch_mismatch\""), "{end}");
+    assert!(!end.contains(&format!("id: {second}-4")), "{end}");
+    // Who comes back by itself, as browsers do, is told the same, and may go on from what was not lost.
+    let headers = |last: &str| format!("Accept: text/event-stream\r\nLast-Event-ID: {last}\r\n");
+    let lost = stack.get_with("/v1/events", &headers(&format!("{first}-3"))).await;
+    assert_eq!((lost.status, lost.code().as_str()), (409, "epoch_mismatch"));
+    let mut back = Open::live(&stack, &format!("Last-Event-ID: {first}-1\r\n")).await;
+    back.until(&format!("id: {second}-4\n")).await;
+    assert_eq!(back.ids(), [2, 3, 4]);
+    // A position alone that the log has not come to (any more) is waited for, and said.
+    let beyond = headers("9") + "Prefer: wait=0\r\n";
+    let behind = stack.get_with("/v1/events", &beyond).await;
+    assert_eq!((behind.status, behind.code().as_str()), (503, "not_fresh"), "{}", behind.body);
 }
 
 #[tokio::test]
@@ -92,7 +138,7 @@ async fn a_live_feed_ends_when_its_key_is_revoked() {
     let mut open = Open::live(&stack, "").await;
     open.until("id: 1\n").await;
     stack.sql(&format!("UPDATE access.api_keys SET revoked_at = now() WHERE tenant_id = '{TENANT}'")).await;
-    let end = open.to_the_end().await;
+    let end = open.into_end().await;
     assert!(end.contains("event: problem\ndata: {") && end.contains("\"code\":\"unauthenticated\""), "{end}");
 }
 

@@ -87,6 +87,19 @@ impl TestStack {
         key.expose().to_owned()
     }
 
+    /// A client with a new key of a tenant, once the replica knows it.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn client_of(&self, tenant: &str, role: &str) -> Client {
+        let client = self.client_with(&self.tenant_key(tenant, role).await);
+        eventually("the replica knows the key", async || {
+            client.read("/v1/projections", None).await.status.is_success().then_some(())
+        })
+        .await;
+        client
+    }
+
     /// Where everything of the stack lies.
     pub fn directory(&self) -> &std::path::Path {
         &self.directory

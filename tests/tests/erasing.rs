@@ -32,6 +32,7 @@ fn listed(test: &TestStack, part: Part) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one person, seen from every side")]
 async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
     let test = TestStack::start_with(|options| options.command_services = 2).await;
     let client = test.client();
@@ -120,6 +121,37 @@ async fn an_erased_person_is_gone_from_reads_and_its_history_says_erased() {
         (&json!("erased"), &json!("erased"))
     );
     assert_eq!(of_ada[2]["payload"], json!({"reason": "request 4711"}));
+    // The history says that something was there, when and who changed it, and `erased` in its place; so does the record as it was.
+    let history = client.read(&format!("{path}/history"), position).await;
+    let items = history.json["items"].as_array().expect("a history");
+    let of_erased = json!({"field": "personal", "from": "erased", "to": "erased"});
+    for item in &items[..2] {
+        assert!(item["changes"].as_array().is_some_and(|changes| changes.contains(&of_erased)), "{item}");
+        assert!(item["actor"].is_string() && item["recorded_at"].is_string(), "{item}");
+    }
+    assert_eq!((&items[2]["type"], &items[2]["reason"]), (&json!("ProspectErased"), &json!("request 4711")));
+    for (when, told) in [
+        ("as_of_version=2".to_owned(), json!("erased")),
+        (format!("as_of_position={}", erased.position() - 1), json!("erased")),
+        (format!("as_of={}", items[1]["recorded_at"].as_str().expect("a time")), json!("erased")),
+        ("as_of_version=3".to_owned(), Value::Null),
+    ] {
+        let then = client.read(&format!("{path}?include_deleted=true&{when}"), position).await;
+        assert_eq!((then.status, &then.json["job_title"]), (StatusCode::OK, &json!("CTO")), "{when}: {then:?}");
+        for field in ["first_name", "email"] {
+            assert_eq!(then.json[field], told, "{when}, {field}: {then:?}");
+        }
+        let text = String::from_utf8_lossy(&then.bytes).to_lowercase();
+        assert!(!text.contains("ada") && !text.contains("london"), "{text}");
+    }
+    let text = String::from_utf8_lossy(&history.bytes).to_lowercase();
+    assert!(!text.contains("\"ada\"") && !text.contains("ada@") && !text.contains("london"), "{text}");
+    let gone = client.read(&format!("{path}?as_of_version=3"), position).await;
+    assert!(gone.status == StatusCode::GONE && gone.json["erased_at"].is_string(), "{gone:?}");
+    let mut history = tests::prospectus(&test, &["audit", "history", &ada]);
+    history.env("PROSPECTUS_QUERY_URL", test.stack.url(Part::QueryService));
+    let shown = tests::ran(history).await;
+    assert!(shown.code == 0 && shown.stdout.contains("why: request 4711"), "{shown:?}");
     let list = run_prospectus(&test, &["erasures", "list", "--tenant", "demo", "--json"]).await.json();
     assert_eq!((list.as_array().map(Vec::len), &list[0]["prospect_id"]), (Some(1), &json!(ada)));
     tests::read_tables_equal_the_log(&test).await;

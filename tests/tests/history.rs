@@ -3,28 +3,18 @@
 use http::{Method, StatusCode};
 use local_stack::Part;
 use serde_json::{Value, json};
-use tests::{Client, TestStack, eventually, run_prospectus};
+use tests::{TestStack, eventually, run_prospectus};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::imports;
-
-/// A client with a new key that the replica knows already.
-async fn client_of(test: &TestStack, tenant: &str, role: &str) -> Client {
-    let client = test.client_with(&test.tenant_key(tenant, role).await);
-    eventually("the replica knows the key", async || {
-        client.read("/v1/projections", None).await.status.is_success().then_some(())
-    })
-    .await;
-    client
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_says_who_when_from_where_and_why() {
     let test = TestStack::start().await;
     let writer_key = test.tenant_key("demo", "writer").await;
     let writer = test.client_with(&writer_key);
-    let auditor = client_of(&test, "demo", "auditor").await;
+    let auditor = test.client_of("demo", "auditor").await;
     let prefix = writer_key.split_once('.').expect("a key").0;
 
     let body = json!({"name": "Acme", "domain": "acme.com", "attributes": {"tier": "gold"}});
@@ -83,8 +73,8 @@ async fn a_history_says_who_when_from_where_and_why() {
     }
 
     // Roles and tenants.
-    let reader = client_of(&test, "demo", "reader").await;
-    let stranger = client_of(&test, "stranger", "auditor").await;
+    let reader = test.client_of("demo", "reader").await;
+    let stranger = test.client_of("stranger", "auditor").await;
     for path in [format!("{path}/history"), format!("{path}?as_of_version=1")] {
         assert_eq!(reader.read(&path, None).await.status, StatusCode::FORBIDDEN, "{path}");
         assert_eq!(writer.read(&path, None).await.status, StatusCode::FORBIDDEN, "{path}");
@@ -162,7 +152,7 @@ async fn live(test: &TestStack, after: i64, wanted: usize) -> Vec<i64> {
         // What is not whole yet does not count.
         let whole = text.windows(2).rposition(|two| two == b"\n\n").unwrap_or(0);
         let text = String::from_utf8_lossy(&text[..whole]).into_owned();
-        text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
+        text.lines().filter_map(|line| line.strip_prefix("id: ")?.rsplit_once('-')?.1.parse().ok()).collect()
     };
     loop {
         let read = tokio::time::timeout(tests::PATIENCE, stream.read(&mut buffer)).await.expect("in time").unwrap_or(0);
@@ -179,22 +169,26 @@ async fn the_feed_is_resumed_over_a_restart_without_a_hole_or_a_double() {
     const EVENTS: usize = 120;
     let test = TestStack::start().await;
     let client = test.client();
-    let writing = tokio::spawn({
+    let write_half = || {
         let client = client.clone();
-        async move {
+        tokio::spawn(async move {
             let mut last = 0;
-            for number in 0..EVENTS {
+            for number in 0..EVENTS / 2 {
                 last = client
                     .command(Method::POST, "/v1/companies", &json!({"name": format!("C{number}")}))
                     .await
                     .position();
             }
             last
-        }
-    });
+        })
+    };
+    let writing = write_half();
     let mut seen = live(&test, 0, EVENTS / 4).await;
     test.stack.stop(Part::QueryService).await.expect("it stops");
     test.stack.start_part(Part::QueryService).await.expect("it starts");
+    writing.await.expect("it writes");
+    // However quick the first half was, as many again are still to come.
+    let writing = write_half();
     seen.extend(live(&test, *seen.last().expect("some"), EVENTS / 4).await);
     test.stack.kill(Part::QueryService);
     let last = writing.await.expect("it writes");
@@ -216,16 +210,17 @@ async fn reads_are_noted_as_the_tenant_says() {
     let on = run_prospectus(&test, &["tenants", "set", "demo", "--audit-reads", "on", "--json"]).await;
     assert_eq!((on.code, &on.json()["audit_reads"]), (0, &json!(true)), "{on:?}");
     // A key counts for some seconds without another look.
-    let auditor = client_of(&test, "demo", "auditor").await;
+    let auditor = test.client_of("demo", "auditor").await;
     let notes = eventually("a read is noted", async || {
-        assert_eq!(auditor.read(&path, Some(made.position())).await.status, StatusCode::OK);
+        let shown = auditor.read(&path, Some(made.position())).await;
+        assert_eq!(shown.status, StatusCode::OK, "{shown:?}");
         let page = auditor.read("/v1/reads", None).await;
         page.json["items"].as_array().filter(|items| !items.is_empty()).cloned()
     })
     .await;
     assert_eq!((&notes[0]["endpoint"], &notes[0]["record_ids"]), (&json!("/v1/prospects/{id}"), &json!([made.id()])));
     // Without the primary nothing can be noted, and so nothing is shown; a tenant that does not ask for it is answered.
-    let other = client_of(&test, "other", "admin").await;
+    let other = test.client_of("other", "admin").await;
     test.stack.stop(Part::Primary).await.expect("it stops");
     let refused = auditor.read(&path, None).await;
     assert_eq!(

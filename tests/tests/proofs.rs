@@ -131,6 +131,32 @@ async fn heads_come_while_events_come_and_proofs_of_them_are_checked_by_two_veri
     let lines = file(&test, "changed.ndjson", &dump.replacen("Company 11", "Company 12", 1));
     assert_eq!(python(&["log", &lines, "--head", &page, "--key", &own]).await.code, 1);
 
+    let none = file(&test, "none.json", "{\"items\": []}");
+    assert_eq!(python(&["log", &lines, "--head", &none, "--key", &own]).await.code, 1, "nothing proves nothing");
+
+    // What an auditor's key gets over HTTP is as good as what the command makes; and the log only grew.
+    let size = served.last().expect("a head")["tree_size"].to_string();
+    let answer = client.read(&format!("/v1/log/proofs/inclusion?position=7&tree_size={size}"), None).await;
+    let answer = file(&test, "inclusion.json", &String::from_utf8_lossy(&answer.bytes));
+    let ours = run_prospectus(&test, &["audit", "check", &answer, "--head", &last]).await;
+    assert_eq!(ours.code, 0, "{ours:?}");
+    assert_eq!(python(&["proof", &answer, "--head", &last]).await.code, 0);
+    let before = served[0]["tree_size"].to_string();
+    covered(&client, register(&client, 5).await).await;
+    let grew = client.read(&format!("/v1/log/proofs/consistency?from={before}"), None).await;
+    let text = String::from_utf8_lossy(&grew.bytes).into_owned();
+    let answer = file(&test, "consistency.json", &text);
+    let first = file(&test, "first.json", &served[0].to_string());
+    let theirs = python(&["consistency", &answer, "--head", &first, "--key", &own]).await;
+    assert_eq!(theirs.code, 0, "{theirs:?}");
+    let root = grew.json["head_to"]["root_hash"].as_str().expect("a root");
+    let other = file(&test, "other.json", &text.replace(root, &root.chars().rev().collect::<String>()));
+    assert_eq!(python(&["consistency", &other, "--head", &first, "--key", &own]).await.code, 1);
+    // Without NATS heads are signed all the same.
+    test.stack.stop(Part::Nats).await.expect("stopped");
+    covered(&client, register(&client, 2).await).await;
+    test.stack.start_part(Part::Nats).await.expect("started");
+
     // A proof that is asked for at once waits for its head.
     let position = register(&client, 1).await.to_string();
     let proof = run_prospectus(&test, &["audit", "prove", &position, "--json"]).await;
@@ -148,7 +174,8 @@ async fn dump(test: &TestStack) -> String {
           'recorded_at', to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))::text
         FROM log.events ORDER BY position";
     let rows = test.superuser(Part::Primary).await.query(sql, &[]).await.expect("the log");
-    rows.iter().map(|row| format!("{}\n", row.get::<_, &str>(0))).collect()
+    let lines: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    lines.join("\n") + "\n"
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,9 +189,9 @@ async fn sealing_goes_on_over_restarts_other_services_and_new_keys() {
         for (number, client) in [(1, &other), (2, &one)] {
             let part = Part::CommandService(number);
             if round == 1 {
-                test.stack.kill(part)
+                test.stack.kill(part);
             } else {
-                test.stack.stop(part).await.expect("stopped")
+                test.stack.stop(part).await.expect("stopped");
             }
             let position = register(client, 3).await;
             covered(client, position).await;
@@ -211,20 +238,20 @@ async fn sealing_goes_on_over_restarts_other_services_and_new_keys() {
 async fn another_tenants_auditor_gets_hashes_and_no_event() {
     let test = TestStack::start().await;
     let position = register(&test.client(), 3).await;
-    let auditor = test.client_with(&test.tenant_key("other", "auditor").await);
+    let auditor = test.client_of("other", "auditor").await;
     covered(&auditor, position).await;
     let proof = auditor.read("/v1/log/proofs/inclusion?position=2", None).await;
     assert_eq!(proof.status, StatusCode::OK, "{proof:?}");
     assert!(proof.json["event"].is_null() && proof.json["leaf_hash"].is_string(), "{proof:?}");
     let text = String::from_utf8_lossy(&proof.bytes);
     assert!(!text.contains("Company") && !text.contains("actor"), "{text}");
-    let own = test.client_with(&test.tenant_key("demo", "auditor").await);
+    let own = test.client_of("demo", "auditor").await;
     let proof = own.read("/v1/log/proofs/inclusion?position=2", None).await;
     assert!(proof.json["event"]["payload"].as_str().is_some_and(|payload| payload.contains("Company 1")), "{proof:?}");
     let command = own.command(Method::POST, "/v1/companies", &json!({"name": "X"})).await;
     assert_eq!(command.status, StatusCode::FORBIDDEN);
     for role in ["reader", "writer"] {
-        let client = test.client_with(&test.tenant_key("demo", role).await);
+        let client = test.client_of("demo", role).await;
         assert_eq!(client.read("/v1/log/heads", None).await.status, StatusCode::FORBIDDEN, "{role}");
     }
     test.finish().await;
@@ -350,6 +377,11 @@ async fn what_a_superuser_changes_is_found_and_not_sealed_over_and_a_lost_tail_i
         (1, Some("tail_lost"), Some(0)),
         "{report:#}"
     );
+    // Hashes are of this life of the log, so no head of the lost one is given with them.
+    let path = "/v1/log/proofs/consistency?from=41&to=45";
+    let proof = client.read(path, None).await.json;
+    let of_this_life = |head: &Value| head.is_null() || head["epoch"] == epoch.as_str();
+    assert!(of_this_life(&proof["head_from"]) && proof["head_to"]["tree_size"] == 45, "{proof:#}");
     let lost = &report["lost_tails"][0];
     assert_eq!(
         (lost["first"].as_i64(), lost["last"].as_i64(), lost["epoch"].as_str()),

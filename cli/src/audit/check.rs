@@ -33,15 +33,12 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Output> {
     let proof: Proof = serde_json::from_str(&kept::text(&args.proof)?)
         .with_context(|| format!("{} is no proof that `prospectus audit prove` printed", args.proof.display()))?;
-    let kept =
-        args.head.as_deref().map(kept::heads).transpose()?.map(|heads| of_size(heads, proof.head.head.tree_size));
+    let said = &proof.head;
+    // The very one, else one of its size, else the largest.
+    let rank =
+        |head: &SignedHead| Some((head == said, head.head.tree_size == said.head.tree_size, head.head.tree_size));
+    let kept = args.head.as_deref().map(|file| kept::best(file, rank)).transpose()?.flatten();
     Ok(output(&proof, proof.check(kept.as_ref(), args.key.as_ref())))
-}
-
-/// The head of this size, else the largest.
-fn of_size(heads: Vec<SignedHead>, size: u64) -> SignedHead {
-    let rank = |head: &SignedHead| (head.head.tree_size == size, head.head.tree_size, head.head.time);
-    heads.into_iter().max_by_key(rank).expect("a file of heads has at least one")
 }
 
 fn output(proof: &Proof, checked: Result<(), ProofError>) -> Output {

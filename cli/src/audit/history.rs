@@ -18,7 +18,7 @@ const SORTS: [&str; 2] = ["companies", "prospects"];
 
 /// Shows what happened to a company or prospect: who changed what, when, from where and why.
 ///
-/// Coloured and paged on a terminal (NO_COLOR and PAGER are heeded).
+/// Coloured and paged on a terminal (`NO_COLOR` and `PAGER` are heeded).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  prospectus audit history 0198c0de-0000-7000-8000-000000000001\n  \
                   prospectus audit history 0198c0de-0000-7000-8000-000000000001 --diff 3..7\n  \
@@ -52,7 +52,8 @@ pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<Output> {
     if let Some(time) = &args.at {
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("as_of", time).finish();
         let record = record(&api, args.id, &query).await?;
-        let text = members(&record).map(|(name, value)| format!("{name}: {}\n", shown(value))).collect();
+        let lines: Vec<String> = members(&record).map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+        let text = lines.join("\n") + "\n";
         return Ok(paged(record, text, as_json));
     }
     if let Some((from, to)) = args.diff {
@@ -168,6 +169,9 @@ fn event(item: &Value, of: Uuid, paint: Paint) -> String {
         let row = item["row"].as_u64().map_or_else(String::new, |row| format!(", row {row}"));
         let key = text("key").map_or_else(String::new, |key| format!(", key {key}"));
         lines += &format!("    import {import}{row}{key}\n");
+    }
+    if let Some(reason) = text("reason") {
+        lines += &format!("    why: {reason}\n");
     }
     let why = [("request", "request_id"), ("correlation", "correlation_id"), ("caused by", "causation_id")];
     let why: Vec<String> = why.iter().filter_map(|(said, name)| Some(format!("{said} {}", text(name)?))).collect();

@@ -48,7 +48,7 @@ pub async fn run(args: &Args, primary: &Primary) -> anyhow::Result<Output> {
         row.with_context(|| format!("the log has no position {}: `prospectus status` shows its head", args.position))?;
     let event = StoredEvent::from_row(&row)?;
     let head = match &args.head {
-        Some(file) => kept_head(file, args.position)?,
+        Some(file) => kept_head(&client, file, args.position).await?,
         None => wait_for_head(&client, args).await?,
     };
     let keys = heads::keys(&client).await?;
@@ -62,17 +62,24 @@ pub async fn run(args: &Args, primary: &Primary) -> anyhow::Result<Output> {
     Ok(Output::new(json, text))
 }
 
-/// The newest head in a file that covers the position.
-fn kept_head(file: &std::path::Path, position: i64) -> anyhow::Result<SignedHead> {
-    let covers = |head: &SignedHead| i64::try_from(head.head.tree_size).is_ok_and(|size| size >= position);
-    let newest = kept::heads(file)?.into_iter().filter(covers).max_by_key(|head| head.head.time);
-    newest.with_context(|| format!("no head in {} covers position {position}", file.display()))
+/// The newest head in a file that covers the position and is over this life of the log.
+async fn kept_head(client: &Client, file: &std::path::Path, position: i64) -> anyhow::Result<SignedHead> {
+    let lives = heads::lives(client).await?;
+    let covers = |head: &SignedHead| {
+        let covers = i64::try_from(head.head.tree_size).is_ok_and(|size| size >= position);
+        (covers && heads::successor_of_kept(&lives, &head.head).is_none()).then_some(head.head.time)
+    };
+    kept::best(file, covers)?
+        .with_context(|| format!("no head in {} covers position {position} in this life of the log", file.display()))
 }
 
 async fn wait_for_head(client: &Client, args: &Args) -> anyhow::Result<SignedHead> {
     let deadline = Instant::now() + Duration::from_secs(args.wait);
     loop {
         let newest = heads::newest(client).await?.map(|head| head.signed);
+        // One over a tail that was lost covers others' events; the sealer signs the next one soon.
+        let lives = heads::lives(client).await?;
+        let newest = newest.filter(|head| heads::successor(&lives, &head.head).is_none());
         match newest {
             Some(head) if i64::try_from(head.head.tree_size).is_ok_and(|size| size >= args.position) => {
                 return Ok(head);

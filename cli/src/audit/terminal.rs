@@ -10,7 +10,7 @@ pub struct Paint {
 }
 
 impl Paint {
-    /// Colours on a terminal, unless NO_COLOR (no-color.org) or a terminal without them says otherwise.
+    /// Colours on a terminal, unless `NO_COLOR` (no-color.org) or a terminal without them says otherwise.
     pub fn for_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");

@@ -281,8 +281,10 @@ impl Step {
                 match result {
                     Ok(carried) => self.note_person(id, &group, &carried),
                     Err(Trouble::Overtaken) => again.extend(group.places),
-                    // Erased since the rows were looked at, or under the very id that a row of this import once made.
-                    Err(Trouble::Erased) => {
+                    // Erased since the rows were looked at: nobody finds that record any more, and the tenant's rule decides of the next.
+                    Err(Trouble::ErasedRecord) if !self.is_own(id, &group.places) => again.extend(group.places),
+                    // By the rule; or under the very id that a row of this import once made.
+                    Err(Trouble::Erased | Trouble::ErasedRecord) => {
                         for (row, _) in group.places {
                             self.readings[row].refuse(erased_person());
                         }
@@ -302,6 +304,11 @@ impl Step {
         }
         // A company that was deleted meanwhile, say: from the start it goes another way.
         Err(Trouble::Passing("persons of this step change hands all the time".to_owned()))
+    }
+
+    /// Whether a record's id is the one that one of these rows makes.
+    fn is_own(&self, id: Uuid, places: &[(usize, usize)]) -> bool {
+        places.iter().any(|(row, person)| record_id(self.import_id, self.readings[*row].row, person + 1) == id)
     }
 
     async fn run_persons(

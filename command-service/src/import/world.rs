@@ -72,9 +72,12 @@ pub enum Trouble {
     /// The row makes no record: why.
     #[error("{0}")]
     Refused(domain::FieldErrors),
-    /// The row names a person who was erased.
+    /// The row names a person who was erased, and the tenant's rule lets nobody in again.
     #[error("the person was erased")]
     Erased,
+    /// The record that was found was erased since.
+    #[error("the record was erased")]
+    ErasedRecord,
     /// It may go better in a while.
     #[error("{0}")]
     Passing(String),
@@ -227,7 +230,7 @@ impl World {
         self.carry(&self.executors.prospects, |rehearsal| &mut rehearsal.prospects, place, decide, known).await.map_err(
             |error| match error {
                 Failed::Domain(ProspectError::Fields(errors)) => Trouble::Refused(errors),
-                Failed::Domain(ProspectError::Erased) => Trouble::Erased,
+                Failed::Domain(ProspectError::Erased) => Trouble::ErasedRecord,
                 Failed::Domain(_) => Trouble::Overtaken,
                 Failed::Store(trouble) => trouble,
             },

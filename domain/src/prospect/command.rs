@@ -185,6 +185,15 @@ impl AssignProspect {
 }
 
 impl EraseProspect {
+    /// The command that erases a person again who was erased before, in another life of the log.
+    ///
+    /// # Panics
+    /// Never: the reason is a short line.
+    pub fn again() -> ProspectCommand {
+        let reason = Line::parse("erased before, reapplied").expect("a short line");
+        ProspectCommand::Erase(Self { reason })
+    }
+
     /// Reads `{reason}`.
     ///
     /// # Errors
@@ -208,15 +217,13 @@ impl EraseProspect {
                 (name, _) => errors.push(pointer_to("", name), Invalid::unknown_field()),
             }
         }
-        match reason {
-            Some(reason) => errors.or_value(Self { reason }),
-            None => {
-                if !errors.0.iter().any(|error| error.pointer == "/reason") {
-                    errors.push("/reason", Invalid::required(REQUIRED));
-                }
-                Err(errors)
-            }
+        if let Some(reason) = reason {
+            return errors.or_value(Self { reason });
         }
+        if !errors.0.iter().any(|error| error.pointer == "/reason") {
+            errors.push("/reason", Invalid::required(REQUIRED));
+        }
+        Err(errors)
     }
 }
 

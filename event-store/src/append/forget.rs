@@ -60,8 +60,12 @@ impl<'a> Columns<'a> {
             self.value_key.push(&value.key);
             self.value_kept.push(kept);
         };
-        claims.iter().for_each(|claim| push(claim, false));
-        matches.iter().for_each(|found| push(found, true));
+        for claim in claims {
+            push(claim, false);
+        }
+        for found in matches {
+            push(found, true);
+        }
     }
 }
 

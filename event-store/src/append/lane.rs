@@ -70,7 +70,7 @@ impl Lane {
         let started = Instant::now();
         let written = match manner {
             Manner::AtOnce => in_time(session.write(&batch)).await,
-            Manner::Looking(care) => return self.look_and_write(batch, care).await,
+            Manner::Looking(care) => return Box::pin(self.look_and_write(batch, care)).await,
         };
         match written {
             Ok(written) => {
@@ -87,7 +87,7 @@ impl Lane {
         while let Some((mut batch, care)) = parts.pop() {
             let session = self.session.as_mut().expect("whatever ends the session ends this loop");
             let started = Instant::now();
-            match in_time(session.look_and_write(&batch, care)).await {
+            match in_time(Box::pin(session.look_and_write(&batch, care))).await {
                 Ok(written) => self.answer(batch, written, started),
                 Err(Failure::Rejected(error)) => {
                     metrics::counter!("prospectus_append_rejected_batches_total").increment(1);

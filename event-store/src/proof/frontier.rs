@@ -41,6 +41,9 @@ impl Frontier {
     }
 
     /// Adds a leaf, and tells of each subtree that it completes, the leaf itself first.
+    ///
+    /// # Panics
+    /// Never: a tree has a root for every one of its size.
     pub fn append(&mut self, leaf: Hash, mut complete: impl FnMut(Complete)) {
         complete(Complete { level: 0, index: self.size, hash: leaf });
         let mut hash = leaf;

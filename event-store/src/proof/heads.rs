@@ -117,15 +117,71 @@ pub async fn before(client: &impl GenericClient, number: i64, limit: i64) -> Res
     client.query(SQL, &[&number, &limit]).await?.iter().map(StoredHead::from_row).collect()
 }
 
-/// Heads whose size is greater than the first and at most the second, the smallest first.
+/// Heads that are read at first where any number may have to be looked at, and then at a time.
+const FIRST_HEADS: i64 = 16;
+const PAGE_HEADS: i64 = 10_000;
+
+/// Heads in the order of their sizes, page by page: however many there are, a bounded number is held.
+#[derive(Debug)]
+pub struct BySize {
+    after: (i64, i64),
+    to: i64,
+    limit: i64,
+    done: bool,
+}
+
+impl BySize {
+    /// Heads whose size is greater than the first and at most the second.
+    pub fn between(above: u64, to: u64) -> Self {
+        Self { after: (to_bigint(above), i64::MAX), to: to_bigint(to), limit: FIRST_HEADS, done: false }
+    }
+
+    /// The next page, the smallest first; an empty one is the end.
+    ///
+    /// # Errors
+    /// See [`HeadsError`].
+    pub async fn next(&mut self, client: &impl GenericClient) -> Result<Vec<StoredHead>, HeadsError> {
+        const SQL: &str = "-- event_store::proof::heads::by_size
+            SELECT h.number, h.log_id, h.epoch, h.tree_size, h.root_hash, h.signed_at, h.key_id, h.signature
+            FROM log.tree_heads AS h WHERE (h.tree_size, h.number) > ($1, $2) AND h.tree_size <= $3
+            ORDER BY h.tree_size, h.number LIMIT $4";
+        if self.done {
+            return Ok(Vec::new());
+        }
+        let rows = client.query(SQL, &[&self.after.0, &self.after.1, &self.to, &self.limit]).await?;
+        let heads: Vec<StoredHead> = rows.iter().map(StoredHead::from_row).collect::<Result<_, _>>()?;
+        self.limit = PAGE_HEADS;
+        match heads.last() {
+            Some(last) => self.after = (to_bigint(last.signed.head.tree_size), last.number),
+            None => self.done = true,
+        }
+        Ok(heads)
+    }
+}
+
+/// The largest head that `counts`; the forged ones above it are passed over.
 ///
 /// # Errors
 /// See [`HeadsError`].
-pub async fn between(client: &impl GenericClient, above: u64, to: u64) -> Result<Vec<StoredHead>, HeadsError> {
-    const SQL: &str = "-- event_store::proof::heads::between
+pub async fn largest(
+    client: &impl GenericClient,
+    counts: impl Fn(&SignedHead) -> bool,
+) -> Result<Option<StoredHead>, HeadsError> {
+    const SQL: &str = "-- event_store::proof::heads::largest
         SELECT h.number, h.log_id, h.epoch, h.tree_size, h.root_hash, h.signed_at, h.key_id, h.signature
-        FROM log.tree_heads AS h WHERE h.tree_size > $1 AND h.tree_size <= $2 ORDER BY h.tree_size, h.number";
-    client.query(SQL, &[&to_bigint(above), &to_bigint(to)]).await?.iter().map(StoredHead::from_row).collect()
+        FROM log.tree_heads AS h WHERE (h.tree_size, h.number) < ($1, $2)
+        ORDER BY h.tree_size DESC, h.number DESC LIMIT $3";
+    let (mut before, mut limit) = ((i64::MAX, i64::MAX), FIRST_HEADS);
+    loop {
+        let rows = client.query(SQL, &[&before.0, &before.1, &limit]).await?;
+        let heads: Vec<StoredHead> = rows.iter().map(StoredHead::from_row).collect::<Result<_, _>>()?;
+        let Some(last) = heads.last() else { return Ok(None) };
+        before = (to_bigint(last.signed.head.tree_size), last.number);
+        limit = PAGE_HEADS;
+        if let Some(found) = heads.into_iter().find(|head| counts(&head.signed)) {
+            return Ok(Some(found));
+        }
+    }
 }
 
 /// Every public key, the oldest first.
@@ -187,6 +243,14 @@ pub fn successor<'a>(lives: &'a [Life], head: &Head) -> Option<&'a Life> {
         .filter(|life| life.number > number || (life.number == number && life.name != head.epoch))
         .filter(|life| life.first_position <= head.tree_size)
         .min_by_key(|life| life.first_position)
+}
+
+/// Of a head that was kept outside the database, the epoch that has used its positions again: as [`successor`], and for a head of an
+/// epoch that this log never had the newest one at or below it, because a restored backup knows nothing of the lives after it.
+pub fn successor_of_kept<'a>(lives: &'a [Life], head: &Head) -> Option<&'a Life> {
+    let never_had = lives.iter().all(|life| life.name != head.epoch);
+    let newest = || lives.iter().filter(|life| life.first_position <= head.tree_size).max_by_key(|life| life.number);
+    successor(lives, head).or_else(|| if never_had { newest() } else { None })
 }
 
 /// Writes a head and the hashes that came with it, in one statement. Another sealer that was first collides.

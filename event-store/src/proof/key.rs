@@ -97,7 +97,9 @@ impl PublicKey {
 
     /// Its name: the first 16 hexadecimal digits of the SHA-256 of its bytes.
     pub fn id(&self) -> String {
-        Sha256::digest(self.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut name = [0; 8];
+        name.copy_from_slice(&Sha256::digest(self.as_bytes())[..8]);
+        format!("{:016x}", u64::from_be_bytes(name))
     }
 
     /// Whether the signature is this key's of this message. Strict: signatures that only some verifiers would take are refused.

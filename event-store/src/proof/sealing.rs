@@ -5,17 +5,21 @@
 //! head's signature, that the stored hashes lead to its root, and that the last events are those under the last leaves. Whether all
 //! others are is what `prospectus audit verify` reads the whole log for.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::frontier::Frontier;
+use super::hash::Hash;
 use super::head::{Head, SignedHead};
 use super::heads::{self, HeadsError, Life, StoredHead};
 use super::key::SealKeys;
 use super::row::leaf_of;
 use super::stored::{self, EVERY_EPOCH, GROUP, Grown, StoredError};
 use super::{to_bigint, to_count};
+use crate::event::StoredEvent;
 use crate::feed::{Feed, FeedError};
 
 /// Events that one head covers more than the one before it, at most: what is kept in memory until it is stored is 32 bytes for each.
@@ -31,6 +35,8 @@ pub struct Sealing {
     newest: Option<StoredHead>,
     /// A head that was signed and that the database does not have (any more): the tree must come to it.
     expected: Option<SignedHead>,
+    /// When the newest head was signed that was ever seen: heads are in the order of their times.
+    newest_time: Option<OffsetDateTime>,
 }
 
 /// A tail of the log that was lost with its server, after it was sealed.
@@ -50,6 +56,15 @@ pub enum Refusal {
     /// The newest head is not signed by a key that this log knows.
     #[error("the signature of head {0} is wrong: somebody has changed log.tree_heads or log.seal_keys")]
     Signature(i64),
+    /// The newest head that was kept outside the database is not signed by a key that this log knows.
+    #[error(
+        "the newest head that was kept outside the database, over {0} events, is not signed by a key of this log or of this service: the \
+         file of heads was changed or damaged; put its last line right from another copy, or name another file"
+    )]
+    KeptSignature(u64),
+    /// An event cannot be one that a service has written.
+    #[error("the event at position {0} breaks the checks of log.events: somebody has taken them away")]
+    Form(i64),
     /// The stored hashes lead to another root.
     #[error(
         "the stored hashes lead to another root than the head over {0} events: somebody has changed log.tree_hashes"
@@ -134,14 +149,20 @@ impl Sealing {
         let log_id = heads::log_id(client).await?;
         let newest = heads::newest(client).await?;
         let lives = heads::lives(client).await?;
-        let mut sealing = Self { log_id, tree: Frontier::default(), newest, expected: None };
+        let newest_time = newest.as_ref().map(|newest| newest.signed.head.time);
+        let mut sealing = Self { log_id, tree: Frontier::default(), newest, expected: None, newest_time };
         let mut lost = None;
         if let Some(newest) = &sealing.newest {
             (sealing.tree, lost) = grown_to(client, newest, &lives).await?;
         }
         sealing.check_last_events(feed).await?;
         if let Some(known) = known.filter(|known| known.head.log_id == log_id) {
-            match heads::successor(&lives, &known.head) {
+            let ours = heads::keys(client).await?;
+            if !ours.iter().any(|ours| known.is_signed_by(&ours.key)) {
+                return Err(Refusal::KeptSignature(known.head.tree_size).into());
+            }
+            sealing.newest_time = sealing.newest_time.max(Some(known.head.time));
+            match heads::successor_of_kept(&lives, &known.head) {
                 Some(life) => lost = Some(LostTail::of(known, life)),
                 None => sealing.check_known(client, known).await?,
             }
@@ -190,7 +211,9 @@ impl Sealing {
             if events.is_empty() {
                 break;
             }
-            events.iter().for_each(|event| tree.append(leaf_of(event), |complete| grown.add(complete)));
+            for event in &events {
+                tree.append(leaf(event)?, |complete| grown.add(complete));
+            }
         }
         // Read after the events: an epoch is committed with its first event.
         let lives = heads::lives(feed.client()).await?;
@@ -203,7 +226,6 @@ impl Sealing {
         if tree.size() == self.tree.size() {
             return Ok(None);
         }
-        let newest_time = self.newest.as_ref().map(|newest| newest.signed.head.time);
         let life =
             heads::life_at(&lives, tree.size()).ok_or_else(|| SealError::Form("the log has no epoch".to_owned()))?;
         let head = Head {
@@ -211,8 +233,8 @@ impl Sealing {
             epoch: life.name.clone(),
             tree_size: tree.size(),
             root_hash: tree.root(),
-            // Never before the head before it, so that heads can be put in order by their time.
-            time: newest_time.map_or(micros(now), |time| time.max(micros(now))),
+            // After the head before it, so that heads are in the order of their times whatever the clock does.
+            time: self.newest_time.map_or(micros(now), |time| micros(now).max(time + Duration::from_micros(1))),
         };
         let signed = self.sign(head, keys)?;
         let number = self.newest.as_ref().map_or(1, |newest| newest.number + 1);
@@ -222,6 +244,7 @@ impl Sealing {
         if self.expected.as_ref().is_some_and(|expected| expected.head.tree_size == self.tree.size()) {
             self.expected = None;
         }
+        self.newest_time = self.newest_time.max(Some(head.signed.head.time));
         self.newest = Some(head.clone());
         Ok(Some(head))
     }
@@ -258,7 +281,7 @@ impl Sealing {
             for event in &events {
                 let leaf = usize::try_from(at - first).ok().and_then(|at| leaves.get(at).copied().flatten());
                 at += 1;
-                if leaf != Some(leaf_of(event)) {
+                if leaf != Some(self::leaf(event)?) {
                     return Err(Refusal::Changed(at).into());
                 }
             }
@@ -303,6 +326,14 @@ async fn grown_to(
     let Some(life) = heads::successor(lives, &signed.head) else { return Ok((tree, None)) };
     let kept = life.first_position.saturating_sub(1);
     Ok((stored::frontier(client, kept, epoch).await?, Some(LostTail::of(signed, life))))
+}
+
+/// The leaf of an event, which is one that the table's checks let in.
+fn leaf(event: &StoredEvent) -> Result<Hash, Refusal> {
+    if event.position < 1 || event.sequence < 1 || event.event_version < 1 {
+        return Err(Refusal::Form(event.position));
+    }
+    Ok(leaf_of(event))
 }
 
 /// The database and the signature hold microseconds.

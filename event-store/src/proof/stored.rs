@@ -71,6 +71,9 @@ pub async fn frontier(client: &impl GenericClient, size: u64, epoch_max: i64) ->
 ///
 /// # Errors
 /// What the database said.
+///
+/// # Panics
+/// If the level is greater than any tree's.
 pub async fn range(
     client: &impl GenericClient,
     level: u32,

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::frontier::{Complete, Frontier, STORED_BITS};
 use super::hash::Hash;
 use super::head::SignedHead;
-use super::heads::{self, HeadsError, Life, StoredHead};
+use super::heads::{self, BySize, HeadsError, Life, StoredHead};
 use super::key::PublicKey;
 use super::row::{NoRow, Row, Rows};
 use super::stored::{self, GROUP};
@@ -72,14 +72,27 @@ pub async fn verify(
     client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off").await?;
     let mut run = Run::begin(client, anchors).await?;
     let end = run.end(client).await?;
-    progress(0, end);
+    // Far past the last event there is nothing to be compared, whatever a head says.
+    let to_read = end.min(last_position(client, end).await? + STEP_EVENTS);
+    progress(0, to_read);
     let mut from = 0;
-    while from < end {
-        let to = (from + STEP_EVENTS).min(end);
-        run.step(client, from, to, |done| progress(done, end)).await?;
+    while from < to_read {
+        let to = (from + STEP_EVENTS).min(to_read);
+        let found = run.step(client, from, to, |done| progress(done, to_read)).await?;
         from = to;
+        if !found {
+            // Neither events nor stored hashes in a whole step: what lies behind such a hole cannot be told apart any more.
+            break;
+        }
     }
-    run.finish(client, end).await
+    run.finish(client, from, end).await
+}
+
+/// The last position up to one that has an event.
+async fn last_position(client: &Client, to: u64) -> Result<u64, VerifyError> {
+    const SQL: &str = "-- event_store::proof::verify::last_position
+        SELECT e.position FROM log.events AS e WHERE e.position <= $1 ORDER BY e.position DESC LIMIT 1";
+    Ok(client.query_opt(SQL, &[&to_bigint(to)]).await?.map_or(0, |row| to_count(row.get(0))))
 }
 
 /// A head as it is compared.
@@ -142,16 +155,6 @@ impl<'a> Run<'a> {
     async fn end(&mut self, client: &Client) -> Result<u64, VerifyError> {
         const NUMBERS: &str = "-- event_store::proof::verify::end, numbers
             SELECT count(*), coalesce(max(h.number), 0) FROM log.tree_heads AS h WHERE h.number >= 1";
-        // A head whose positions a later epoch has used again is over another life of the log.
-        const LARGEST: &str = "-- event_store::proof::verify::end, largest
-            SELECT h.tree_size FROM log.tree_heads AS h
-            WHERE NOT EXISTS (
-                SELECT FROM log.epochs AS e
-                WHERE e.first_position <= h.tree_size AND h.epoch ~ '^[0-9]{1,18}[.]'
-                  AND (e.number > split_part(h.epoch, '.', 1)::bigint
-                       OR e.number = split_part(h.epoch, '.', 1)::bigint AND e.name <> h.epoch)
-            )
-            ORDER BY h.tree_size DESC LIMIT 1";
         const BELOW: &str = "-- event_store::proof::verify::end, below
             SELECT e.position FROM log.events AS e WHERE e.position < 1 ORDER BY e.position LIMIT 100";
         let row = client.query_one(NUMBERS, &[]).await?;
@@ -162,18 +165,28 @@ impl<'a> Run<'a> {
         for row in client.query(BELOW, &[]).await? {
             self.report.find_position_below(row.get(0));
         }
-        self.stored_end = client.query_opt(LARGEST, &[]).await?.map_or(0, |row| to_count(row.get(0)));
+        const EXTENT: &str = "-- event_store::proof::verify::end, extent
+            SELECT h.first + octet_length(h.hashes) / 32 FROM log.tree_hashes AS h
+            WHERE h.level = 0 ORDER BY h.first DESC LIMIT 1";
+        // A head that is not signed shows where a signed one was, as far as hashes are stored; farther it says nothing.
+        let is_ours = |head: &SignedHead| heads::successor(&self.lives, &head.head).is_none();
+        let size = |head: Option<StoredHead>| head.map_or(0, |head| head.signed.head.tree_size);
+        let signed = size(heads::largest(client, |head| self.counts(head)).await?);
+        let said = size(heads::largest(client, is_ours).await?);
+        let extent = client.query_opt(EXTENT, &[]).await?.map_or(0, |row| to_count(row.get(0)));
+        self.stored_end = signed.max(said.min(extent));
         Ok(self.outside.iter().map(|head| head.size).max().unwrap_or(0).max(self.stored_end))
     }
 
-    /// Takes the positions after `from` up to `to`: their heads, their stored hashes, their events.
+    /// Takes the positions after `from` up to `to`: their heads, their stored hashes, their events. Gives whether there was anything of
+    /// a whole step.
     async fn step(
         &mut self,
         client: &Client,
         from: u64,
         to: u64,
         mut progress: impl FnMut(u64),
-    ) -> Result<(), VerifyError> {
+    ) -> Result<bool, VerifyError> {
         let heads = self.heads(client, from, to).await?;
         let leaves = stored::range(client, 0, from, to).await?;
         let mut upper = Vec::new();
@@ -189,6 +202,7 @@ impl<'a> Run<'a> {
         let mut rows = EventRows::open(client, from, to).await?;
         let mut heads = heads.into_iter().peekable();
         let mut next = rows.next().await?;
+        let found = to - from < STEP_EVENTS || next.is_some() || leaves.iter().any(Option::is_some);
         for position in from + 1..=to {
             while let Some(row) = next.take_if(|row| to_count(row.position) < position) {
                 // Only without the table's primary key.
@@ -223,7 +237,7 @@ impl<'a> Run<'a> {
             self.report.find(What::Inserted, to_count(row.position), to_count(row.position), None);
             next = rows.next().await?;
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Adds a position to both trees, and compares the stored hashes of what is complete now.
@@ -276,12 +290,24 @@ impl<'a> Run<'a> {
     /// The heads of a step that count, the smallest first.
     async fn heads(&mut self, client: &Client, from: u64, to: u64) -> Result<Vec<Checked>, VerifyError> {
         let mut heads = Vec::new();
-        for StoredHead { number, signed } in heads::between(client, from, to).await? {
-            heads.extend(self.check_head(&signed, Some(number)));
+        let mut stored = BySize::between(from, to);
+        loop {
+            let page = stored.next(client).await?;
+            if page.is_empty() {
+                break;
+            }
+            heads.extend(page.iter().filter_map(|head| self.check_head(&head.signed, Some(head.number))));
         }
         heads.extend(self.outside.iter().filter(|head| head.size > from && head.size <= to).cloned());
         heads.sort_by_key(|head| head.size);
         Ok(heads)
+    }
+
+    /// Whether a stored head is one of this life of this log, signed by a key that is believed.
+    fn counts(&self, signed: &SignedHead) -> bool {
+        signed.head.log_id == self.log_id
+            && heads::successor(&self.lives, &signed.head).is_none()
+            && self.keys.iter().any(|key| signed.is_signed_by(key))
     }
 
     /// A head if it counts: signed by a key that is believed, and over this life of the log. What is wrong with it otherwise is found.
@@ -298,8 +324,8 @@ impl<'a> Run<'a> {
             self.report.find(what, size, size, Some(since));
             return None;
         }
-        if let Some(life) = heads::successor(&self.lives, &signed.head) {
-            self.report.lose(life, size, since, &self.anchors.known_losses);
+        if let Some(life) = self.lost_to(signed, number) {
+            self.report.lose(&life, size, since, &self.anchors.known_losses);
             return None;
         }
         if !self.lives.iter().any(|life| life.name == signed.head.epoch) {
@@ -311,7 +337,19 @@ impl<'a> Run<'a> {
         Some(Checked { size, root: signed.head.root_hash, since })
     }
 
-    async fn finish(mut self, client: &Client, end: u64) -> Result<Report, VerifyError> {
+    /// The epoch that has used a head's positions again, if one has.
+    fn lost_to(&self, signed: &SignedHead, number: Option<i64>) -> Option<Life> {
+        if number.is_some() {
+            return heads::successor(&self.lives, &signed.head).cloned();
+        }
+        let life = heads::successor_of_kept(&self.lives, &signed.head)?;
+        // A head of that epoch that was signed before this one: then it came before, and has used nothing again.
+        let came_before = |kept: &SignedHead| kept.head.epoch == life.name && kept.head.time < signed.head.time;
+        (!self.anchors.heads.iter().any(came_before)).then(|| life.clone())
+    }
+
+    /// `read` is up to where positions were read, `end` the last one that a head covers.
+    async fn finish(mut self, client: &Client, read: u64, end: u64) -> Result<Report, VerifyError> {
         const REST: &str = "-- event_store::proof::verify::finish, rest
             SELECT count(*), coalesce(max(e.position), $1) FROM log.events AS e WHERE e.position > $1";
         let row = client.query_one(REST, &[&to_bigint(end)]).await?;
@@ -321,9 +359,19 @@ impl<'a> Run<'a> {
         if last - to_bigint(end) != count {
             self.report.find(What::Hole, end + 1, to_count(last), None);
         }
-        // What is larger than all that counts is over another life of the log.
-        for StoredHead { number, signed } in heads::between(client, end, u64::MAX >> 1).await? {
-            self.check_head(&signed, Some(number));
+        if read < end {
+            self.differences.add_missing(read + 1, end);
+        }
+        // Heads over what is not there, over another life of the log, or forged.
+        let mut rest = BySize::between(read, u64::MAX >> 1);
+        loop {
+            let page = rest.next(client).await?;
+            if page.is_empty() {
+                break;
+            }
+            for head in &page {
+                self.check_head(&head.signed, Some(head.number));
+            }
         }
         for (what, first, last, from) in std::mem::take(&mut self.differences).classify(end) {
             let since = self.since(client, first).await?;
@@ -334,16 +382,14 @@ impl<'a> Run<'a> {
 
     /// The first head that counts over a position.
     async fn since(&mut self, client: &Client, position: u64) -> Result<Option<Since>, VerifyError> {
-        const SQL: &str = "-- event_store::proof::verify::since
-            SELECT h.number, h.log_id, h.epoch, h.tree_size, h.root_hash, h.signed_at, h.key_id, h.signature
-            FROM log.tree_heads AS h WHERE h.tree_size >= $1 ORDER BY h.tree_size, h.number LIMIT 100";
-        let counts = |head: &SignedHead| {
-            heads::successor(&self.lives, &head.head).is_none() && self.keys.iter().any(|key| head.is_signed_by(key))
-        };
-        for row in client.query(SQL, &[&to_bigint(position)]).await? {
-            let StoredHead { number, signed } = StoredHead::from_row(&row)?;
-            if counts(&signed) {
-                return Ok(Some(Since::of(&signed, Some(number))));
+        let mut stored = BySize::between(position.saturating_sub(1), u64::MAX >> 1);
+        loop {
+            let page = stored.next(client).await?;
+            if page.is_empty() {
+                break;
+            }
+            if let Some(head) = page.iter().find(|head| self.counts(&head.signed)) {
+                return Ok(Some(Since::of(&head.signed, Some(head.number))));
             }
         }
         Ok(self.outside.iter().find(|head| head.size >= position).map(|head| head.since.clone()))

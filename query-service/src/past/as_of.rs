@@ -144,11 +144,13 @@ impl<R: Past> Question for RecordAsOf<'_, R> {
 
 impl<R: Past> RecordAsOf<'_, R> {
     async fn then(&self, transaction: &Transaction<'_>) -> Result<Then, ReadError> {
+        // The log's own time may be ahead of a replica's clock.
         const NOW: &str = "-- query_service::past::as_of::now
-            SELECT clock_timestamp()";
+            SELECT greatest(clock_timestamp(), (SELECT e.recorded_at FROM log.events AS e
+                                                WHERE e.tenant_id = $1 /* tenant */ ORDER BY e.position DESC LIMIT 1))";
         if let AsOf::Time(time) = self.as_of {
             let now: OffsetDateTime =
-                transaction.query_one(&transaction.prepare_cached(NOW).await?, &[]).await?.try_get(0)?;
+                transaction.query_one(&transaction.prepare_cached(NOW).await?, &[&self.tenant]).await?.try_get(0)?;
             if time > now {
                 return Ok(Then::Future);
             }
@@ -218,7 +220,7 @@ impl<R: Past> RecordAsOf<'_, R> {
 
 /// The members of a record. Of a person who was erased since, what was personal then is not known any more.
 fn members<R: Past>(cells: &[Cell], record: &Folded<R>, company: Option<Uuid>) -> Vec<serde_json::Value> {
-    let hidden = record.state.erased() && record.erased_at.is_none();
+    let hidden = record.state.is_forgotten() && record.erased_at.is_none();
     let members = R::COLUMNS.iter().zip(R::places()).map(|(column, place)| match place {
         Some(place) if hidden && is_personal(column.name) && matches!(cells[*place], Cell::Text(_)) => ERASED.into(),
         Some(place) => json_of(&cells[*place]),

@@ -77,6 +77,9 @@ struct Item<'a> {
     key: Option<&'a str>,
     import_id: Option<Uuid>,
     row: Option<u64>,
+    /// Why, where the event says so: of an erasure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     changes: &'a [Change],
 }
 
@@ -84,6 +87,7 @@ struct Item<'a> {
 struct Found {
     event: StoredEvent,
     traced_to: Option<Traced>,
+    reason: Option<String>,
     changes: Vec<Change>,
 }
 
@@ -172,7 +176,8 @@ impl<R: Past> HistoryOf<'_, R> {
             }
             // What a change holds is in the payload, or was in an earlier one: twice as much is a fair guess of what it takes.
             page.bytes += event.metadata.len() + 2 * event.payload.len() + 256;
-            page.found.push(Found { event: without_payload(event), traced_to: R::traced_to(read), changes });
+            let (traced_to, reason) = (R::traced_to(read), R::reason(read).map(ToOwned::to_owned));
+            page.found.push(Found { event: without_payload(event), traced_to, reason, changes });
             cells.insert(event.aggregate_id, after);
         })
         .await?;
@@ -205,6 +210,7 @@ impl<R: Past> HistoryOf<'_, R> {
                 beside: &beside,
                 import_id: found.traced_to.map(|traced| traced.import_id),
                 row: found.traced_to.and_then(|traced| traced.row),
+                reason: found.reason.as_deref(),
                 changes: &found.changes,
             };
             let mut json = Vec::with_capacity(512);

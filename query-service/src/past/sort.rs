@@ -26,10 +26,12 @@ pub(crate) trait Past: Shown {
     fn company(&self) -> Option<Uuid>;
     /// The import that led to an event or was taken back by it.
     fn traced_to(event: &Self::Event) -> Option<Traced>;
+    /// Why it happened, where an event says so itself.
+    fn reason(event: &Self::Event) -> Option<&str>;
     /// Whether an event says something of a person.
     fn is_personal(event: &mut Self::Event) -> bool;
     /// Whether the person was erased, now.
-    fn erased(&self) -> bool;
+    fn is_forgotten(&self) -> bool;
 }
 
 impl Past for Company {
@@ -62,11 +64,15 @@ impl Past for Company {
         event.traced_to()
     }
 
+    fn reason(_: &CompanyEvent) -> Option<&str> {
+        None
+    }
+
     fn is_personal(_: &mut CompanyEvent) -> bool {
         false
     }
 
-    fn erased(&self) -> bool {
+    fn is_forgotten(&self) -> bool {
         false
     }
 }
@@ -97,11 +103,18 @@ impl Past for Prospect {
         event.traced_to()
     }
 
+    fn reason(event: &ProspectEvent) -> Option<&str> {
+        match event {
+            ProspectEvent::ProspectErased(erased) => Some(erased.reason.as_str()),
+            _ => None,
+        }
+    }
+
     fn is_personal(event: &mut ProspectEvent) -> bool {
         event.personal_mut().is_some()
     }
 
-    fn erased(&self) -> bool {
+    fn is_forgotten(&self) -> bool {
         self.personal_erased
     }
 }

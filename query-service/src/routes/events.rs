@@ -127,15 +127,15 @@ fn open(event: &StoredEvent, keys: &PersonKeys) -> Result<String, ReadError> {
 }
 
 /// The tenant's own events, in the order of the log, from any position on: a page of JSON, or, by `Accept`, a stream.
-/// `application/x-ndjson` is a line an event, up to the head as it is at the beginning. `text/event-stream` goes on live: an event's `id` is its
-/// position, its `data` the item; who comes back with `Last-Event-ID` misses nothing and gets nothing twice. A comment comes every 15
+/// `application/x-ndjson` is a line an event, up to the head as it is at the beginning. `text/event-stream` goes on live: an event's `id` is
+/// `<epoch>-<position>`, its `data` the item; who comes back with `Last-Event-ID` misses nothing and gets nothing twice. A comment comes every 15
 /// seconds in which nothing happens; an event `problem` with its document says why a stream ends, a key that was revoked included. What
 /// is personal is opened, for only auditors and admins may read events; of a person who was erased it is the word `erased`.
 #[utoipa::path(get, path = "/v1/events", tag = "log",
     params(ReadHeaders, ("after" = Option<i64>, Query, description = "Events after this position; 0 where it is not given"),
         ("limit" = Option<i64>, Query, description = "Events on the page, at most 1000; 100 where it is not given. Of a stream: events in all; no bound where it is not given"),
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before, instead of `after`"),
-        ("Last-Event-ID" = Option<String>, Header, description = "Of a stream of server-sent events: the position of the last event that came, or `<epoch>-<position>`; counts before `after`")),
+        ("Last-Event-ID" = Option<String>, Header, description = "Of a stream of server-sent events: the id of the last event that came, or its position alone; counts before `after`")),
     responses((status = 200, description = "`items`: position, aggregate_type, aggregate_id, sequence, event_id, type, version, payload, metadata, recorded_at; `next_cursor` where the page is full: it has `limit` events, or 4 MiB. Streams have the same items"),
         (status = 304, description = "If-None-Match has the page's ETag"),
         (status = 403, description = "The key's role has no right to read events"), (status = 409, description = "The position of Last-Event-ID or Prospectus-Min-Position is not of this log's past"),
@@ -160,10 +160,9 @@ pub(super) async fn list(
         && let Some(last) = Wanted::last_event(&headers, &mut parameters)
     {
         after = last.position;
-        // Where the client says which life of the log it saw, the position must be of this one's past.
-        if last.epoch.is_some() {
-            wanted = Wanted { position: wanted.position.max(last.position), epoch: last.epoch, ..wanted };
-        }
+        // It has seen the log up to there, so the log must come to it; and where it says in which life, that must be this one's past.
+        wanted.position = wanted.position.max(last.position);
+        wanted.epoch = last.epoch.or(wanted.epoch);
     }
     parameters.check()?;
     let (keyring, tenant) = (&service.keyring, principal.tenant_id);

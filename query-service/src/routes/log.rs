@@ -6,7 +6,8 @@ pub(super) mod heads;
 pub(super) mod inclusion;
 
 use deadpool_postgres::{Object, Transaction};
-use event_store::proof::heads::{HeadsError, StoredHead, newest, of_size};
+use event_store::proof::SignedHead;
+use event_store::proof::heads::{HeadsError, Life, lives, newest, of_size, successor};
 use event_store::proof::stored::StoredError;
 use service_kit::problem::{Code, Problem};
 use tokio_postgres::IsolationLevel;
@@ -47,19 +48,34 @@ async fn snapshot(client: &mut Object) -> Result<(Transaction<'_>, State), ReadE
     Ok((transaction, state))
 }
 
-/// The size that is asked for, else the newest head's, and the head of that size if there is one.
+/// The size that is asked for, else the newest head's, and the head of that size, if there is one over this life of the log.
 async fn tree(
     transaction: &Transaction<'_>,
     size: Option<i64>,
-) -> Result<Answer<(u64, Option<StoredHead>)>, ReadError> {
+) -> Result<Answer<(u64, Option<SignedHead>)>, ReadError> {
     let Some(newest) = newest(&**transaction).await? else {
         return Ok(Err(Problem::new(Code::NotFound, "no head is signed yet, so nothing can be proven; try again")));
     };
-    let largest = newest.signed.head.tree_size;
+    let newest = newest.signed;
+    let lives = lives(&**transaction).await?;
+    if let Some(life) = successor(&lives, &newest.head) {
+        let detail = format!(
+            "the tail that the newest head covers was lost with epoch {}, and none is signed over this one yet; try again",
+            life.name
+        );
+        return Ok(Err(Problem::new(Code::NotFound, detail)));
+    }
+    let largest = newest.head.tree_size;
     let Some(size) = size.and_then(|size| u64::try_from(size).ok()) else { return Ok(Ok((largest, Some(newest)))) };
     if size > largest {
         let detail = format!("the newest head covers {largest} events, not {size} yet; try again");
         return Ok(Err(Problem::new(Code::NotFound, detail)));
     }
-    Ok(Ok((size, of_size(&**transaction, size).await?)))
+    Ok(Ok((size, head_of(transaction, size, &lives).await?)))
+}
+
+/// The newest head of exactly this size over this life of the log: hashes are given of this life alone, and lead to no other's root.
+async fn head_of(transaction: &Transaction<'_>, size: u64, lives: &[Life]) -> Result<Option<SignedHead>, ReadError> {
+    let head = of_size(&**transaction, size).await?.map(|head| head.signed);
+    Ok(head.filter(|head| successor(lives, &head.head).is_none()))
 }

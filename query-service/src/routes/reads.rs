@@ -22,6 +22,8 @@ use crate::routes::events::parse_cursor;
 
 struct Reads {
     tenant: Uuid,
+    /// Only notes that name this record.
+    record: Option<Uuid>,
     after: i64,
     limit: i64,
 }
@@ -38,13 +40,20 @@ impl Question for Reads {
             SELECT r.position, r.read_at, r.api_key, r.actor_role, r.endpoint, r.request_id, r.client_address, r.record_ids
             FROM log.reads AS r
             WHERE r.tenant_id = $1 /* tenant */ AND r.position > $2 /* after */ ORDER BY r.position LIMIT $3";
+        const OF_RECORD: &str = "-- query_service::routes::reads, of a record
+            SELECT r.position, r.read_at, r.api_key, r.actor_role, r.endpoint, r.request_id, r.client_address, r.record_ids
+            FROM log.reads_of($1 /* record */, $2 /* after */, $3) AS r";
         let transaction =
             client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead).start().await?;
         let bind = transaction.prepare_cached(BIND_TENANT).await?;
         transaction.query(&bind, &[&tenant_text(self.tenant)]).await?;
         let state = State::of_log(&transaction).await?;
-        let statement = transaction.prepare_cached(SQL).await?;
-        let values: [&(dyn ToSql + Sync); 3] = [&self.tenant, &self.after, &self.limit];
+        let (sql, of): (_, &(dyn ToSql + Sync)) = match &self.record {
+            Some(record) => (OF_RECORD, record),
+            None => (SQL, &self.tenant),
+        };
+        let statement = transaction.prepare_cached(sql).await?;
+        let values: [&(dyn ToSql + Sync); 3] = [of, &self.after, &self.limit];
         let (rows, cut) = query_bounded(&*transaction, &statement, &values).await?;
         transaction.commit().await?;
         let mut items = Vec::with_capacity(rows.len());
@@ -68,13 +77,14 @@ impl Question for Reads {
 #[utoipa::path(get, path = "/v1/reads", tag = "log",
     params(ReadHeaders, ("after" = Option<i64>, Query, description = "Notes after this position, which is of the notes, not of the log; 0 where it is not given"),
         ("limit" = Option<u16>, Query, description = "Notes on the page, at most 1000; 100 where it is not given"),
+        ("record_id" = Option<Uuid>, Query, description = "Only notes that name this company or prospect: who looked at it"),
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before, instead of `after`")),
     responses((status = 200, description = "`items`, newest last: position, read_at, key (the prefix of the API key), actor_role, endpoint (the path, without ids), request_id, client_address, record_ids; `next_cursor` where the page is full"),
         (status = 304, description = "If-None-Match has the page's ETag"),
         (status = 403, description = "The key's role has no right to read histories and events"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
 pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Response, Problem> {
     principal.require(Permission::ReadEvents)?;
-    let mut parameters = Parameters::parse(uri.query(), &["after", "limit", "cursor"])?;
+    let mut parameters = Parameters::parse(uri.query(), &["after", "limit", "record_id", "cursor"])?;
     let most = i64::try_from(LIMIT_MAX).expect("a thousand");
     let limit = parameters.number("limit", 1, most).unwrap_or(i64::try_from(LIMIT_DEFAULT).expect("a hundred"));
     let after = parameters.number("after", 0, i64::MAX);
@@ -82,9 +92,14 @@ pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Re
     if after.is_some() && cursor.is_some() {
         parameters.note_value("cursor", "and `after` say the same; send one of them");
     }
+    let record = parameters.text("record_id").map(Uuid::try_parse);
+    if matches!(record, Some(Err(_))) {
+        parameters.note_value("record_id", "must be the id of a company or prospect");
+    }
     let wanted = Wanted::parse(&headers, &mut parameters);
     parameters.check()?;
-    let question = Reads { tenant: principal.tenant_id, after: cursor.or(after).unwrap_or(0), limit };
+    let record = record.and_then(Result::ok);
+    let question = Reads { tenant: principal.tenant_id, record, after: cursor.or(after).unwrap_or(0), limit };
     let Snapshot { state, data: (items, next) } = service.replicas.read(&question, &wanted).await?;
     let mut page = json!({ "items": items });
     if let Some(next) = next {

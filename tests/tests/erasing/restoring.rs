@@ -10,7 +10,7 @@ use local_stack::Part;
 use projector::projection::Projection;
 use serde_json::{Value, json};
 use service_kit::postgres::Database;
-use tests::{Ran, TestStack, prospectus, ran};
+use tests::{Ran, TestStack, eventually, prospectus, ran, run_prospectus};
 use uuid::Uuid;
 
 use super::{erase, listed, person};
@@ -120,17 +120,88 @@ async fn whom_a_restored_backup_brings_back_is_erased_again() {
     sql.execute(bring_back, &[&ids[0], &key.get::<_, String>(0), &key.get::<_, Vec<u8>>(1)])
         .await
         .expect("brought back");
-    let emptied = reapply(&test, &url, &["--since", &since]).await;
+    let no_list = reapply(&test, &url, &["--since", &since]).await;
+    assert!(
+        no_list.code == 2 && no_list.stderr.contains("--file"),
+        "the log alone does not know who was erased later: {no_list:?}"
+    );
+    let emptied = reapply(&test, &url, &["--since", &since, "--log-only"]).await;
     assert_eq!(emptied.json(), json!({"erased": 0, "emptied": 1, "already": 1, "unknown": 0}), "{emptied:?}");
     assert_eq!(sql.query_one(open, &[]).await.expect("a count").get::<_, i64>(0), 1, "Bob's alone");
     // A row that is missing is never taken for an erasure.
     sql.execute("DELETE FROM log.person_keys WHERE person_id = $1::text::uuid", &[&ids[0]]).await.expect("removed");
-    let missing = reapply(&test, &url, &["--since", &since]).await;
+    let missing = reapply(&test, &url, &["--since", &since, "--log-only"]).await;
     assert!(missing.code == 1 && missing.stdout.contains("no key row"), "{missing:?}");
     // What the stack itself serves has not changed.
     let erased =
         client.command(Method::POST, &format!("/v1/prospects/{}/erase", ids[0]), &json!({"reason": "again"})).await;
     assert_eq!(erased.json["version"], Value::from(2), "{erased:?}");
     drop((sql, older, projection));
+    test.finish().await;
+}
+
+/// The log loses its tail, as a promotion does it: events from a position on, and all that was written with them.
+async fn lose_tail(test: &TestStack, from: i64) {
+    let primary = test.superuser(Part::Primary).await;
+    primary
+        .batch_execute(&format!(
+            "DELETE FROM log.events WHERE position >= {from}; DELETE FROM log.erasures WHERE position >= {from};
+             DELETE FROM log.erased_values;
+             DELETE FROM log.person_keys; INSERT INTO log.person_keys TABLE kept_keys;
+             DELETE FROM log.claims; INSERT INTO log.claims TABLE kept_claims;
+             DELETE FROM log.matches; INSERT INTO log.matches TABLE kept_matches"
+        ))
+        .await
+        .expect("lost");
+    let epoch = run_prospectus(test, &["log", "new-epoch", "--json"]).await;
+    assert_eq!(epoch.code, 0, "{epoch:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_lost_tail_brings_back_is_erased_again_before_the_service_serves_and_while_it_does() {
+    let test = TestStack::start().await;
+    let client = test.client();
+    let ada = person(&client, json!({"first_name": "Ada", "email": "ada@acme.com"})).await;
+    let bob = person(&client, json!({"first_name": "Bob", "email": "bob@acme.com"})).await;
+    let primary = test.superuser(Part::Primary).await;
+    primary
+        .batch_execute(
+            "CREATE TABLE kept_keys AS TABLE log.person_keys; CREATE TABLE kept_claims AS TABLE log.claims;
+             CREATE TABLE kept_matches AS TABLE log.matches",
+        )
+        .await
+        .expect("kept");
+    let open = "SELECT count(*) FROM log.person_keys WHERE wrapped_key IS NOT NULL";
+    let again = "SELECT metadata ->> 'source' FROM log.events WHERE event_type = 'ProspectErased'";
+    for running in [false, true] {
+        let erased = if running { &bob } else { &ada };
+        let position = erase(&client, erased).await.position();
+        client.read("/v1/prospects", Some(position)).await;
+        if !running {
+            test.stack.stop(Part::CommandService(1)).await.expect("stopped");
+        }
+        lose_tail(&test, 3).await;
+        assert_eq!(primary.query_one(open, &[]).await.expect("a count").get::<_, i64>(0), 2, "they are back");
+        if running {
+            // The service sees the other life of the log by itself.
+            eventually("both are erased again", async || {
+                (primary.query_one(open, &[]).await.expect("a count").get::<_, i64>(0) == 0).then_some(())
+            })
+            .await;
+        } else {
+            test.stack.start_part(Part::CommandService(1)).await.expect("started");
+            assert_eq!(primary.query_one(open, &[]).await.expect("a count").get::<_, i64>(0), 1, "Bob's alone");
+        }
+        test.stack.ready(Part::CommandService(1)).await.expect("ready");
+        let rows = primary.query(again, &[]).await.expect("events");
+        assert!(rows.iter().all(|row| row.get::<_, &str>(0) == "erasures list"), "erased by events of its own");
+        let refused = client.command(Method::PATCH, &format!("/v1/prospects/{erased}"), &json!({"city": "Ulm"})).await;
+        assert_eq!(refused.json["code"], "erased", "{refused:?}");
+    }
+    eventually("each erasure, in each life of the log, is in the list", async || {
+        (listed(&test, Part::CommandService(1)).len() == 5).then_some(())
+    })
+    .await;
+    // The read tables, which a promotion or a backup takes back together with the log, were not: nothing is said of them here.
     test.finish().await;
 }

@@ -70,8 +70,7 @@ async fn the_key_is_rotated_while_commands_run_and_then_not_needed() {
     let retired = run_prospectus(&test, &["keys", "retire", "k1", "--json"]).await;
     assert_eq!(retired.code, 0, "{retired:?}");
     // Without the old key everything opens.
-    let without: String =
-        new.lines().filter(|line| !line.starts_with("wrap k1 ")).map(|line| format!("{line}\n")).collect();
+    let without: String = new.split_inclusive('\n').filter(|line| !line.starts_with("wrap k1 ")).collect();
     start_with(&test, &without).await;
     let changed = client.command(Method::PATCH, &format!("/v1/prospects/{ada}"), &json!({"last_name": "King"})).await;
     assert_eq!(changed.status, StatusCode::OK, "{changed:?}");

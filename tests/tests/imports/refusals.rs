@@ -145,6 +145,11 @@ async fn a_client_that_still_sends_hears_why_its_multipart_list_is_refused() {
             "{answer:?}"
         );
     }
+    // Without a boundary nothing of it is taken for a list.
+    for media in ["multipart/form-data", "Multipart/Mixed"] {
+        let answer = send(&client, "source=crm", &[("content-type", media)], b"Email\na@acme.example\n".to_vec()).await;
+        assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{answer:?}");
+    }
     test.finish().await;
 }
 

@@ -94,6 +94,13 @@ async fn take_in(
             let pieces = futures_util::stream::unfold(body, async |body| Some((body.next().await?, body)));
             Some(multer::Multipart::new(Box::pin(pieces), boundary))
         }
+        // Without its boundary the parts would be read as lines of the list.
+        Err(_) if content_type.trim_start().to_ascii_lowercase().starts_with("multipart/") => {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "send multipart/form-data with its boundary, or the list alone as text/csv or application/x-ndjson",
+            ));
+        }
         Err(_) => None,
     };
     let mut file = None;

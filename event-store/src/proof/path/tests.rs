@@ -99,7 +99,9 @@ fn hashes(texts: &[&str]) -> Vec<Hash> {
 
 fn root(leaves: &[Hash]) -> Hash {
     let mut tree = Frontier::default();
-    leaves.iter().for_each(|leaf| tree.append(*leaf, |_| {}));
+    for leaf in leaves {
+        tree.append(*leaf, |_| {});
+    }
     tree.root()
 }
 
@@ -178,7 +180,9 @@ proptest! {
         let leaves = leaves(count);
         let mut tree = Frontier::default();
         let mut told = Vec::new();
-        leaves.iter().for_each(|leaf| tree.append(*leaf, |complete| told.push(complete)));
+        for leaf in &leaves {
+            tree.append(*leaf, |complete| told.push(complete));
+        }
         prop_assert_eq!(tree.root(), root_by_definition(&leaves));
         let groups: Vec<_> = told.iter().filter(|complete| complete.level == 1).collect();
         prop_assert_eq!(groups.len() as u64, count / 256);

@@ -79,6 +79,14 @@ impl Differences {
         }
     }
 
+    /// Positions that have no event and were not looked at one by one.
+    pub(super) fn add_missing(&mut self, first: u64, last: u64) {
+        extend(&mut self.missing, first, 0);
+        if let Some(run) = self.missing.last_mut() {
+            run.last = last;
+        }
+    }
+
     fn keep(&mut self, kept: Kept) -> bool {
         let bytes = kept.row.as_ref().map_or(0, Row::bytes);
         if self.kept.len() >= KEPT_MAX || self.kept_bytes + bytes > KEPT_BYTES_MAX {

@@ -208,17 +208,17 @@ impl Running {
     async fn read(&mut self) -> Result<PageOfEvents, Problem> {
         let Stream { service, reader, after, left, form, .. } = &mut self.stream;
         let limit = PAGE.min(*left);
-        if limit == 0 || (*form == Form::NdJson && *after >= self.head) {
-            return Ok(PageOfEvents::default());
-        }
+        let position = match form {
+            _ if limit == 0 => return Ok(PageOfEvents::default()),
+            // Up to the head, whichever server answers: one that is behind it would end the feed with a hole.
+            Form::NdJson if *after >= self.head => return Ok(PageOfEvents::default()),
+            Form::NdJson => self.head,
+            // A server that has the next event before one that has not.
+            Form::ServerSent if service.replicas.reached_log() > *after => *after + 1,
+            Form::ServerSent => return Ok(PageOfEvents::default()),
+        };
         let tenant = reader.principal.tenant_id;
         let question = Events { keyring: &service.keyring, tenant, after: *after, limit };
-        // A server that has the next event before one that has not.
-        let reached = service.replicas.reached_log();
-        let position = if reached > *after { *after + 1 } else { 0 };
-        if position == 0 {
-            return Ok(PageOfEvents::default());
-        }
         let wanted = Wanted { position, epoch: None, wait: PAGE_WAIT };
         let Snapshot { state, data } = service.replicas.read(&question, &wanted).await?;
         self.check_epoch(&state).await?;
@@ -253,7 +253,10 @@ impl Running {
                 break;
             }
             if self.stream.form == Form::ServerSent {
-                text.extend_from_slice(format!("id: {}\ndata: ", item.position).as_bytes());
+                // With the life of the log: whoever comes back after a tail was lost is told, and misses nothing in silence.
+                let epoch = Some(&self.epoch).filter(|epoch| !epoch.is_empty());
+                let epoch = epoch.map_or_else(String::new, |epoch| format!("{epoch}-"));
+                text.extend_from_slice(format!("id: {epoch}{}\ndata: ", item.position).as_bytes());
             }
             write_json(&mut text, item);
             text.push(b'\n');

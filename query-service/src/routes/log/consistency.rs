@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use deadpool_postgres::Object;
-use event_store::proof::heads::of_size;
+use event_store::proof::heads::lives;
 use event_store::proof::path::consistency;
 use event_store::proof::stored::{EVERY_EPOCH, resolve};
 use event_store::proof::{Hash, SignedHead};
@@ -11,11 +11,12 @@ use service_kit::auth::Permission;
 use service_kit::problem::{Code, Problem};
 
 use super::super::{Parts, ReadHeaders, answer_tagged};
-use super::{Answer, snapshot, tree};
+use super::{Answer, head_of, snapshot, tree};
 use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot};
+use crate::reads::ShownRecords;
 use crate::replicas::Scope;
 
 struct Consistency {
@@ -29,7 +30,7 @@ struct Document {
     from: u64,
     to: u64,
     path: Vec<Hash>,
-    /// Null where no head of exactly this size is signed.
+    /// Null where no head of exactly this size is signed over this life of the log.
     head_from: Option<SignedHead>,
     /// Likewise.
     head_to: Option<SignedHead>,
@@ -50,9 +51,8 @@ impl Question for Consistency {
             return Ok(Snapshot { state, data: Err(Problem::new(Code::NotFound, detail)) });
         };
         let path = resolve(&*transaction, &nodes, EVERY_EPOCH).await?;
-        let head_from = of_size(&*transaction, self.from).await?.map(|head| head.signed);
+        let head_from = head_of(&transaction, self.from, &lives(&*transaction).await?).await?;
         transaction.commit().await?;
-        let head_to = head_to.map(|head| head.signed);
         let version = event_store::proof::document::VERSION;
         Ok(Snapshot { state, data: Ok(Document { version, from: self.from, to, path, head_from, head_to }) })
     }
@@ -62,7 +62,7 @@ impl Question for Consistency {
 #[utoipa::path(get, path = "/v1/log/proofs/consistency", tag = "log",
     params(ReadHeaders, ("from" = i64, Query, description = "The size of the earlier tree"),
         ("to" = Option<i64>, Query, description = "The size of the later one; as many events as the newest head covers where it is not given")),
-    responses((status = 200, description = "from; to; path; head_from and head_to, where heads of these sizes are signed. docs/log-proofs.md says how to check it"),
+    responses((status = 200, description = "from; to; path; head_from and head_to, where heads of these sizes are signed over this life of the log: one that was lost with its server is null. docs/log-proofs.md says how to check it"),
         (status = 304, description = "If-None-Match has the answer's ETag"),
         (status = 403, description = "The key's role has no right to read proofs"),
         (status = 404, description = "No head covers that yet"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
@@ -79,5 +79,5 @@ pub(in super::super) async fn get((service, principal, uri, headers): Parts) -> 
     let question = Consistency { from: from.and_then(|from| u64::try_from(from).ok()).unwrap_or(1), to };
     let snapshot = service.replicas.read(&question, &wanted).await?;
     let body = serde_json::to_vec(&snapshot.data?).expect("texts and numbers always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    Ok(ShownRecords::default().on(answer_tagged(body, &snapshot.state, &headers)))
 }

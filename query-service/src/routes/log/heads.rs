@@ -14,6 +14,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{Question, Snapshot};
+use crate::reads::ShownRecords;
 use crate::record::instant_text;
 use crate::replicas::Scope;
 
@@ -60,6 +61,7 @@ impl From<StoredHead> for Item {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the answer's members")]
 struct Key {
     key_id: String,
     public_key: PublicKey,
@@ -93,5 +95,5 @@ pub(in super::super) async fn list((service, principal, uri, headers): Parts) ->
     let question = Heads { before: cursor.flatten().unwrap_or(i64::MAX), limit };
     let snapshot = service.replicas.read(&question, &wanted).await?;
     let body = serde_json::to_vec(&snapshot.data).expect("texts and numbers always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    Ok(ShownRecords::default().on(answer_tagged(body, &snapshot.state, &headers)))
 }

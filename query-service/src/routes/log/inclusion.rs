@@ -4,9 +4,10 @@ use axum::response::Response;
 use deadpool_postgres::Object;
 use event_store::StoredEvent;
 use event_store::proof::document::ProvenEvent;
+use event_store::proof::heads::keys;
 use event_store::proof::path::{Node, inclusion};
 use event_store::proof::stored::{EVERY_EPOCH, resolve};
-use event_store::proof::{Hash, SignedHead};
+use event_store::proof::{Hash, PublicKey, SignedHead};
 use serde::Serialize;
 use service_kit::auth::Permission;
 use service_kit::problem::{Code, Problem};
@@ -18,6 +19,7 @@ use crate::freshness::Wanted;
 use crate::parameters::Parameters;
 use crate::problems::ReadError;
 use crate::read::{BIND_TENANT, Question, Snapshot, tenant_text};
+use crate::reads::ShownRecords;
 use crate::replicas::Scope;
 
 struct Inclusion {
@@ -33,8 +35,10 @@ struct Document {
     tree_size: u64,
     leaf_hash: Hash,
     path: Vec<Hash>,
-    /// Null where no head of exactly this size is signed.
+    /// Null where no head of exactly this size is signed over this life of the log.
     head: Option<SignedHead>,
+    /// The key that signed it, as the log says.
+    public_key: Option<PublicKey>,
     /// Null where it is another tenant's.
     event: Option<ProvenEvent>,
 }
@@ -58,6 +62,13 @@ impl Question for Inclusion {
         let mut hashes = resolve(&*transaction, &nodes, EVERY_EPOCH).await?;
         let path = hashes.split_off(1);
         let event = own_event(&transaction, self.tenant, self.position).await?;
+        let public_key = match &head {
+            Some(head) => {
+                let known = keys(&*transaction).await?.into_iter().map(|known| known.key);
+                known.into_iter().find(|key| key.id() == head.key_id)
+            }
+            None => None,
+        };
         transaction.commit().await?;
         let document = Document {
             version: event_store::proof::document::VERSION,
@@ -65,7 +76,8 @@ impl Question for Inclusion {
             tree_size,
             leaf_hash: hashes[0],
             path,
-            head: head.map(|head| head.signed),
+            head,
+            public_key,
             event,
         };
         Ok(Snapshot { state, data: Ok(document) })
@@ -93,7 +105,7 @@ async fn own_event(
 #[utoipa::path(get, path = "/v1/log/proofs/inclusion", tag = "log",
     params(ReadHeaders, ("position" = i64, Query, description = "The event's position"),
         ("tree_size" = Option<i64>, Query, description = "How many events the tree is over; as many as the newest head covers where it is not given")),
-    responses((status = 200, description = "position; tree_size; leaf_hash; path, from the leaf up; head, if one of this size is signed; event with everything that its leaf is made of, as it is stored, or null where it is another tenant's. docs/log-proofs.md says how to check it"),
+    responses((status = 200, description = "position; tree_size; leaf_hash; path, from the leaf up; head, if one of this size is signed over this life of the log, and the public_key that signed it; event with everything that its leaf is made of, as it is stored, or null where it is another tenant's. `prospectus audit check` reads the answer as it is; docs/log-proofs.md says how to check it otherwise"),
         (status = 304, description = "If-None-Match has the answer's ETag"),
         (status = 403, description = "The key's role has no right to read proofs"),
         (status = 404, description = "No head covers that yet"), (status = 503, description = "Not fresh enough yet, or no replica answers")))]
@@ -109,6 +121,8 @@ pub(in super::super) async fn get((service, principal, uri, headers): Parts) -> 
     parameters.check()?;
     let question = Inclusion { tenant: principal.tenant_id, position: position.unwrap_or(1), tree_size };
     let snapshot = service.replicas.read(&question, &wanted).await?;
-    let body = serde_json::to_vec(&snapshot.data?).expect("texts and numbers always serialise");
-    Ok(answer_tagged(body, &snapshot.state, &headers))
+    let document = snapshot.data?;
+    let shown = ShownRecords::new(document.event.iter().map(|event| event.aggregate_id));
+    let body = serde_json::to_vec(&document).expect("texts and numbers always serialise");
+    Ok(shown.on(answer_tagged(body, &snapshot.state, &headers)))
 }
