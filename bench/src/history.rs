@@ -44,6 +44,8 @@ pub async fn run(stack: &BenchStack, length: Duration, results: &mut Results) ->
     results.add("history.1000_events", "ms", (after.0 - before.0) / (after.1 - before.1) * 1_000.0);
     results.add("history.1000_events_client", "ms", at_client);
 
+    // The services close connections that were idle for as long as the histories took.
+    let mut commands = Connection::open(&stack.command, &stack.key).await?;
     let mut events = reads.count_lines("/v1/events").await?;
     let mut number = 0;
     while events < FEED_EVENTS {
@@ -56,6 +58,7 @@ pub async fn run(stack: &BenchStack, length: Duration, results: &mut Results) ->
         events += LINES;
     }
     let head = commands.post("/v1/companies", sample::company(0).to_string()).await?;
+    let mut reads = Connection::open(&stack.query, &stack.key).await?;
     reads.wait_for(made(&head)?.1).await?;
     let resident = stack.resident_mib("query_service")?;
     stack.forget_peak("query_service")?;
