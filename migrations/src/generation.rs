@@ -1,5 +1,6 @@
 //! The tables of one generation of a projection (decision 13). Tables, indexes and views are apart, because a rebuild loads
-//! between the first two and moves the last only when it goes live.
+//! between the first two and moves the last only when it goes live. What is counted of a generation (decision 0012) comes with its tables,
+//! while they are empty: a materialized view that was filled once can always be refreshed without keeping readers out.
 
 use tokio_postgres::Transaction;
 
@@ -25,6 +26,7 @@ struct Files {
     tables: &'static str,
     indexes: &'static str,
     views: &'static str,
+    analytics: &'static str,
 }
 
 fn files(projection: &str) -> Result<Files, GenerationError> {
@@ -33,6 +35,7 @@ fn files(projection: &str) -> Result<Files, GenerationError> {
             tables: include_str!("../sql/generation/company_prospect.sql"),
             indexes: include_str!("../sql/generation/company_prospect_indexes.sql"),
             views: include_str!("../sql/generation/company_prospect_views.sql"),
+            analytics: include_str!("../sql/generation/company_prospect_analytics.sql"),
         }),
         unknown => Err(GenerationError::Unknown(unknown.to_owned())),
     }
@@ -43,7 +46,8 @@ pub fn schema_name(generation: i32) -> String {
     format!("read_{generation}")
 }
 
-/// Makes a generation's tables without indexes, its row in `read.generations` and its first checkpoint (step 0, position 0).
+/// Makes a generation's tables without indexes, its row in `read.generations`, its first checkpoint (step 0, position 0), and the views
+/// of what is counted of it.
 /// The caller may become `prospectus_owner`: a superuser or a member.
 ///
 /// # Errors
@@ -71,7 +75,19 @@ pub async fn create_generation(
             &[&projection, &generation],
         )
         .await?;
-    Ok(())
+    create_analytics(transaction, projection, generation).await
+}
+
+/// Makes the views of what is counted of a generation, filled from its tables as they are.
+///
+/// # Errors
+/// If the projection is unknown or the server refuses, for instance because they exist.
+pub(crate) async fn create_analytics(
+    transaction: &Transaction<'_>,
+    projection: &str,
+    generation: i32,
+) -> Result<(), GenerationError> {
+    run_as_owner(transaction, files(projection)?.analytics, generation).await
 }
 
 /// Makes a generation's indexes, after its rows are loaded.
@@ -101,7 +117,7 @@ pub async fn point_views(
 
 async fn run_as_owner(transaction: &Transaction<'_>, sql: &str, generation: i32) -> Result<(), GenerationError> {
     // The name is ours and holds a number only, so putting it into the text is safe.
-    let sql = sql.replace("{schema}", &schema_name(generation));
+    let sql = sql.replace("{schema}", &schema_name(generation)).replace("{generation}", &generation.to_string());
     transaction.batch_execute("SET LOCAL ROLE prospectus_owner").await?;
     transaction.batch_execute(&sql).await?;
     transaction.batch_execute("SET LOCAL ROLE NONE").await?;

@@ -46,8 +46,9 @@ impl TestDatabase {
         // Creating from a template that another test is copying too is fine; nobody connects to it once it has its name.
         run(&client, &format!("CREATE DATABASE {} TEMPLATE {template}", database.name)).await;
         let own = database.superuser().await;
-        // Settings and grants on a database are not copied with it; the file that makes them may be run any number of times.
+        // Settings and grants on a database are not copied with it; the files that make them may be run any number of times.
         run(&own, include_str!("../sql/0001_roles.sql")).await;
+        run(&own, include_str!("../sql/0011_analytics.sql")).await;
         run(&own, "UPDATE log.identity SET log_id = gen_random_uuid()").await;
         database
     }
@@ -193,6 +194,7 @@ fn files_hash() -> String {
         include_str!("../sql/generation/company_prospect.sql"),
         include_str!("../sql/generation/company_prospect_indexes.sql"),
         include_str!("../sql/generation/company_prospect_views.sql"),
+        include_str!("../sql/generation/company_prospect_analytics.sql"),
     ] {
         hash.update(file);
     }

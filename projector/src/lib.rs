@@ -5,7 +5,8 @@
 //! polled anyway.
 //!
 //! The way of an event: [`event_store::Feed`] → [`memory`] has its record → [`record::apply`] folds it → [`rows`] says what a row
-//! shows → [`projection`] writes it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`.
+//! shows → [`projection`] writes it. How to add a column: its line in [`rows`] and in the generation's SQL under `migrations/`. What is
+//! counted of the read tables is kept up to date beside that, by [`refresh`].
 
 pub mod columns;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod memory;
 mod pointers;
 pub mod projection;
 pub mod record;
+pub mod refresh;
 pub mod rows;
 mod statements;
 pub mod verify;
@@ -55,9 +57,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let news = live::listen(config.nats_url.as_ref().map(|url| url.expose().to_owned()), shutdown.clone());
     let (live, state) = live::Live::new(database.clone(), keyring, news, live::Patience::default());
-    let lag = lag::report(database, state.clone(), shutdown.clone());
+    let lag = lag::report(database.clone(), state.clone(), shutdown.clone());
+    let counting = refresh::run(database, config.refresh.schedule(), shutdown.clone());
     let work = live.run(shutdown.clone());
-    let mut working = tokio::spawn(async { join!(work, lag) });
+    let mut working = tokio::spawn(async { join!(work, lag, counting) });
     let health = Health::new().check("projection", move || ready(state.check()));
     let listener = TcpListener::bind(config.common.listen)
         .await
