@@ -11,6 +11,7 @@ use service_kit::postgres::{Database, describe};
 use service_kit::shutdown::Shutdown;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use crate::connection::connect;
@@ -159,7 +160,16 @@ impl Refresher {
         );
         let answer_max = self.schedule.length + ANSWER_MAX;
         let asked = async {
-            let messages = self.connected().await?.simple_query(&sql).await?;
+            let client = self.connected().await?;
+            let messages = match client.simple_query(&sql).await {
+                Ok(messages) => messages,
+                // Another refresh ended between this one's snapshot and its lock: what it would write is old already.
+                Err(error) if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
+                    client.batch_execute("ROLLBACK").await?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            };
             let first = messages.iter().find_map(|message| match message {
                 SimpleQueryMessage::Row(row) => row.get(0),
                 _ => None,

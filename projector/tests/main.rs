@@ -8,6 +8,7 @@ mod fanout;
 mod histories;
 mod interruptions;
 mod merging;
+mod refreshing;
 mod rows;
 mod service;
 mod stopping;
