@@ -30,7 +30,8 @@ async fn numbers_follow_the_log_on_the_replica_and_those_of_erased_persons_at_on
     .await;
     let client = test.client();
     let other = test.client_with(&test.tenant_key("other", "admin").await);
-    let (company, _) = made(&client, "/v1/companies", json!({"name": "Acme", "industry": "Steel", "country": "GB"})).await;
+    let (company, _) =
+        made(&client, "/v1/companies", json!({"name": "Acme", "industry": "Steel", "country": "GB"})).await;
     let mut last = (String::new(), 0);
     for number in 0..9 {
         let company = (number < 6).then_some(&company);
@@ -40,7 +41,9 @@ async fn numbers_follow_the_log_on_the_replica_and_those_of_erased_persons_at_on
     assert_eq!(figure(&client, "prospects_with_company", last.1).await, 6);
     assert_eq!(figure(&other, "prospects", last.1).await, 0, "another tenant's are its own");
     // One event more is not enough; an erasure is.
-    let erased = client.command(Method::POST, &format!("/v1/prospects/{}/erase", last.0), &json!({"reason": "request 4711"})).await;
+    let erased = client
+        .command(Method::POST, &format!("/v1/prospects/{}/erase", last.0), &json!({"reason": "request 4711"}))
+        .await;
     assert_eq!(erased.status, StatusCode::OK, "{erased:?}");
     assert_eq!(figure(&client, "prospects", erased.position()).await, 8);
     let csv = client.read_with(Method::GET, "/v1/analytics/reports/industries", &[("accept", "text/csv")]).await;
