@@ -14,6 +14,8 @@ enum Asked {
     AtMost(f64, &'static str),
     /// Under so much, in its own unit.
     Under(f64),
+    /// Nothing, but to be told beside another figure of the run.
+    Beside(&'static str),
 }
 
 /// Figures that something is asked of.
@@ -46,6 +48,7 @@ const ASKED: &[(&str, Asked)] = &[
     ("project.incremental", Asked::AtLeast(0.5, "limit.indexed_insert")),
     // rebuild is to be at least ten times postgres-es.
     ("replay.postgres_es", Asked::AtMost(0.1, "rebuild")),
+    ("refresh.concurrently", Asked::Beside("refresh.incremental")),
     ("memory.command_service", Asked::Under(150.0)),
     ("memory.projector", Asked::Under(150.0)),
     ("memory.query_service", Asked::Under(150.0)),
@@ -89,6 +92,7 @@ impl Results {
                 Some(Asked::AtMost(bound, to)) => self
                     .ratio(name, to)
                     .map(|ratio| format!("{ratio:>8.3}  at most {bound:.3} × {to}: {}", said(ratio <= *bound))),
+                Some(Asked::Beside(to)) => self.ratio(name, to).map(|ratio| format!("{ratio:>8.2}  × {to}")),
                 Some(Asked::Under(bound)) => {
                     Some(format!("{:>8}  under {bound} {unit}: {}", "", said(median < *bound)))
                 }
@@ -101,7 +105,7 @@ impl Results {
         table
     }
 
-    /// Writes `bench/results.json` and `bench/results.svg`.
+    /// Writes `bench/results.json`, `bench/results.svg` and, where refreshes were measured, `bench/refresh.svg`.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -112,7 +116,46 @@ impl Results {
         let json = serde_json::to_string_pretty(&list)?;
         std::fs::write(directory.join("results.json"), json + "\n").context("writing bench/results.json")?;
         std::fs::write(directory.join("results.svg"), self.plot()).context("writing bench/results.svg")?;
+        if let Some(plot) = self.refresh_plot() {
+            std::fs::write(directory.join("refresh.svg"), plot).context("writing bench/refresh.svg")?;
+        }
         Ok(())
+    }
+
+    /// How long a refresh takes beside one change of ours: bars that grow by a fifth of the width for every tenfold time from 1 ms on, for
+    /// the one is hundreds of times the other.
+    fn refresh_plot(&self) -> Option<String> {
+        const BARS: &[(&str, &str, &str)] = &[
+            ("refresh.concurrently", "REFRESH … CONCURRENTLY of requirement 003's view", "#c05621"),
+            ("refresh.plain", "REFRESH, readers kept out", "#c05621"),
+            ("refresh.stats", "refresh of what is counted", "#718096"),
+            ("refresh.incremental", "one change on the replica, by our table", "#2f855a"),
+        ];
+        let (_, rows) = self.figures.get("refresh.rows")?;
+        let ratio = self.ratio("refresh.concurrently", "refresh.incremental")?;
+        let mut bars = String::new();
+        let mut y = 50;
+        for (name, told, colour) in BARS {
+            let seconds = median(&self.figures.get(*name)?.1);
+            let width = 100.0 * (seconds * 1_000.0).max(1.0).log10();
+            bars += &format!(
+                "<text x=\"320\" y=\"{}\" text-anchor=\"end\">{told}</text>\
+                 <rect x=\"330\" y=\"{y}\" width=\"{width:.0}\" height=\"16\" fill=\"{colour}\"/>\
+                 <text x=\"{:.0}\" y=\"{}\">{seconds:.3} s</text>\n",
+                y + 13,
+                340.0 + width,
+                y + 13,
+            );
+            y += 26;
+        }
+        Some(format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 900 {}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"10\" y=\"24\" font-size=\"14\">Until a change shows, at {:.0} rows: refreshing takes {ratio:.0} times as long (bars are logarithmic, from 1 ms)</text>\n\
+             {bars}</svg>\n",
+            y + 20,
+            median(rows),
+        ))
     }
 
     fn entry(&self, name: &str, unit: &str, values: &[f64]) -> Value {
@@ -122,7 +165,7 @@ impl Results {
         entry.insert("median".to_owned(), json!(median(values)));
         entry.insert("min".to_owned(), json!(values.iter().copied().fold(f64::INFINITY, f64::min)));
         entry.insert("max".to_owned(), json!(values.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
-        if let Some(Asked::AtLeast(_, to) | Asked::AtMost(_, to)) = asked(name)
+        if let Some(Asked::AtLeast(_, to) | Asked::AtMost(_, to) | Asked::Beside(to)) = asked(name)
             && let Some(ratio) = self.ratio(name, to)
         {
             entry.insert("ratio_to".to_owned(), json!(to));
@@ -146,6 +189,8 @@ impl Results {
                     Some(ratio) => (bound / ratio, format!("{ratio:.3} × {to} (at most {bound:.3})")),
                     None => continue,
                 },
+                // It has a plot of its own.
+                Asked::Beside(_) => continue,
                 Asked::Under(bound) => match self.figures.get(*name) {
                     Some((unit, values)) => {
                         let median = median(values);

@@ -56,6 +56,11 @@ impl BenchStack {
         format!("{server}/{database}")
     }
 
+    /// The database that the services of the stack use.
+    pub fn database(&self) -> &str {
+        self.primary.rsplit_once('/').map_or("", |(_, database)| database)
+    }
+
     /// A superuser's connection to a database of the primary.
     ///
     /// # Errors

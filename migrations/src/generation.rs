@@ -1,5 +1,6 @@
 //! The tables of one generation of a projection (decision 13). Tables, indexes and views are apart, because a rebuild loads
-//! between the first two and moves the last only when it goes live. All of it belongs to `prospectus_builder`, which whoever calls
+//! between the first two and moves the last only when it goes live. What is counted of a generation (decision 0012) comes with its tables,
+//! while they are empty: a materialized view that was filled once can always be refreshed without keeping readers out. All of it belongs to `prospectus_builder`, which whoever calls
 //! must be able to become: a superuser, or the projector.
 
 use tokio_postgres::Transaction;
@@ -31,6 +32,7 @@ struct Files {
     indexes: &'static str,
     access: &'static str,
     views: &'static str,
+    analytics: &'static str,
 }
 
 fn files(projection: &str) -> Result<Files, GenerationError> {
@@ -40,6 +42,7 @@ fn files(projection: &str) -> Result<Files, GenerationError> {
             indexes: include_str!("../sql/generation/company_prospect_indexes.sql"),
             access: include_str!("../sql/generation/company_prospect_access.sql"),
             views: include_str!("../sql/generation/company_prospect_views.sql"),
+            analytics: include_str!("../sql/generation/company_prospect_analytics.sql"),
         }),
         unknown => Err(GenerationError::Unknown(unknown.to_owned())),
     }
@@ -50,8 +53,8 @@ pub fn schema_name(generation: i32) -> String {
     format!("read_{generation}")
 }
 
-/// Makes a generation's tables without indexes, its row in `read.generations` and its first checkpoint (step 0, position 0). Nobody but
-/// its maker sees them before [`create_indexes`], or [`open_access`].
+/// Makes a generation's tables without indexes, its row in `read.generations`, its first checkpoint (step 0, position 0), and the views
+/// of what is counted of it. Nobody but its maker sees them before [`create_indexes`], or [`open_access`].
 ///
 /// # Errors
 /// If the projection is unknown or the server refuses, for instance because the generation exists.
@@ -78,7 +81,19 @@ pub async fn create_generation(
             &[&projection, &generation],
         )
         .await?;
-    Ok(())
+    create_analytics(transaction, projection, generation).await
+}
+
+/// Makes the views of what is counted of a generation, filled from its tables as they are.
+///
+/// # Errors
+/// If the projection is unknown or the server refuses, for instance because they exist.
+pub(crate) async fn create_analytics(
+    transaction: &Transaction<'_>,
+    projection: &str,
+    generation: i32,
+) -> Result<(), GenerationError> {
+    run_as_builder(transaction, files(projection)?.analytics, generation).await
 }
 
 /// Makes a generation's indexes, after its rows are loaded, and lets others see it.
@@ -173,5 +188,5 @@ async fn run_as_builder(transaction: &Transaction<'_>, sql: &str, generation: i3
 
 /// The name is ours and holds a number only, so putting it into the text is safe.
 fn with_schema(sql: &str, generation: i32) -> String {
-    sql.replace("{schema}", &schema_name(generation))
+    sql.replace("{schema}", &schema_name(generation)).replace("{generation}", &generation.to_string())
 }

@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "reads", sql: include_str!("../sql/0008_reads.sql") },
     Migration { version: 9, name: "erasures", sql: include_str!("../sql/0009_erasures.sql") },
     Migration { version: 10, name: "rebuilds", sql: include_str!("../sql/0010_rebuilds.sql") },
+    Migration { version: 11, name: "analytics", sql: include_str!("../sql/0011_analytics.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.
@@ -203,6 +204,7 @@ async fn migrate_locked(client: &mut Client) -> Result<Report, MigrateError> {
             report.generations.push((*projection).to_owned());
         }
     }
+    create_missing_analytics(client).await?;
     Ok(report)
 }
 
@@ -248,6 +250,22 @@ async fn create_first_generation(client: &mut Client, projection: &str) -> Resul
     point_views(&transaction, projection, 1).await?;
     transaction.commit().await?;
     Ok(true)
+}
+
+/// Gives the generations that were made by a release without analytics what is counted of them.
+async fn create_missing_analytics(client: &mut Client) -> Result<(), MigrateError> {
+    const SQL: &str = "-- migrations::create_missing_analytics
+        SELECT g.generation FROM read.generations AS g
+        WHERE g.projection = $1 /* projection */ AND to_regclass('read_' || g.generation || '.stats_as_of') IS NULL
+        ORDER BY g.generation";
+    for row in client.query(SQL, &[&COMPANY_PROSPECT]).await? {
+        let generation = row.get(0);
+        let transaction = client.transaction().await?;
+        generation::create_analytics(&transaction, COMPANY_PROSPECT, generation).await?;
+        transaction.commit().await?;
+        tracing::info!(generation, "counted");
+    }
+    Ok(())
 }
 
 /// Version and hash of every applied file in order; nothing where the runner has never been.

@@ -46,9 +46,10 @@ impl TestDatabase {
         // Creating from a template that another test is copying too is fine; nobody connects to it once it has its name.
         run(&client, &format!("CREATE DATABASE {} TEMPLATE {template}", database.name)).await;
         let own = database.superuser().await;
-        // Settings and grants on a database are not copied with it; the file that makes them may be run any number of times.
+        // Settings and grants on a database are not copied with it; the files that make them may be run any number of times.
         run(&own, include_str!("../sql/0001_roles.sql")).await;
         run(&own, &format!("GRANT CREATE ON DATABASE {} TO prospectus_builder", database.name)).await;
+        run(&own, include_str!("../sql/0011_analytics.sql")).await;
         run(&own, "UPDATE log.identity SET log_id = gen_random_uuid()").await;
         database
     }
@@ -195,6 +196,7 @@ fn files_hash() -> String {
         include_str!("../sql/generation/company_prospect_indexes.sql"),
         include_str!("../sql/generation/company_prospect_access.sql"),
         include_str!("../sql/generation/company_prospect_views.sql"),
+        include_str!("../sql/generation/company_prospect_analytics.sql"),
     ] {
         hash.update(file);
     }

@@ -169,7 +169,7 @@ async fn every_table_and_column_has_a_comment() {
              FROM pg_class AS c
              JOIN pg_namespace AS n ON n.oid = c.relnamespace
              LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+             WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
                AND (obj_description(c.oid, 'pg_class') IS NULL OR col_description(c.oid, a.attnum) IS NULL)",
             &[],
         )
@@ -177,6 +177,69 @@ async fn every_table_and_column_has_a_comment() {
         .expect("catalogue");
     let bare: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
     assert!(bare.is_empty(), "without a comment: {bare:?}");
+}
+
+/// Materialized views have no row-level security: only their owner reads those that hold a tenant's numbers, and only the projector has them
+/// refreshed.
+#[tokio::test]
+async fn nobody_who_serves_requests_reads_materialized_views_or_refreshes_them() {
+    let database = TestDatabase::new().await;
+    let superuser = database.superuser().await;
+    let views = "SELECT c.oid::regclass::text, EXISTS (
+            SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')
+        FROM pg_class AS c WHERE c.relkind = 'm' ORDER BY 1";
+    let rows = superuser.query(views, &[]).await.expect("catalogue");
+    let views: Vec<(String, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let with_tenant: Vec<&str> = views.iter().filter(|(_, tenant)| *tenant).map(|(view, _)| view.as_str()).collect();
+    assert_eq!(with_tenant, ["read_1.company_stats", "read_1.growth", "read_1.prospect_stats"]);
+    let refused = async |client: &Client, statement: &str| {
+        let error = client.batch_execute(statement).await.expect_err(statement);
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}: {error:?}");
+    };
+    for role in SERVICE_ROLES {
+        let client = database.client_for(role).await;
+        client.batch_execute("SET default_transaction_read_only = off").await.expect("a setting");
+        client.batch_execute(&format!("SET prospectus.tenant = {TENANT}")).await.expect("a setting");
+        for (view, tenant) in &views {
+            if *tenant || *role == "prospectus_query" {
+                refused(&client, &format!("SELECT * FROM {view}")).await;
+            }
+            refused(&client, &format!("REFRESH MATERIALIZED VIEW CONCURRENTLY {view}")).await;
+        }
+        let refresh = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT read_1.refresh_stats()";
+        if *role == "prospectus_projector" {
+            client.batch_execute(refresh).await.expect("the projector");
+        } else {
+            refused(&client, refresh).await;
+        }
+        client.batch_execute("ROLLBACK").await.expect("the end");
+        if *role != "prospectus_query" {
+            refused(&client, "SELECT * FROM read_1.own_stats(NULL, NULL)").await;
+        }
+    }
+    let people =
+        "SELECT count(*) FROM pg_class WHERE relkind = 'm' AND has_table_privilege('prospectus_people', oid, 'SELECT')";
+    assert_eq!(superuser.query_one(people, &[]).await.expect("a count").get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn the_query_role_is_told_the_numbers_of_one_tenant_and_without_a_setting_none() {
+    let database = TestDatabase::new().await;
+    let superuser = database.superuser().await;
+    fill(&superuser).await;
+    let refresh = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT read_1.refresh_stats(); COMMIT";
+    superuser.batch_execute(refresh).await.expect("counted");
+    let client = database.client_for("prospectus_query").await;
+    let told = async || -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM read_1.own_stats(NULL, NULL))
+                        + (SELECT count(*) FROM read_1.own_growth(NULL, NULL, '-infinity', 'infinity'))";
+        client.query_one(sql, &[]).await.expect("numbers").get(0)
+    };
+    assert_eq!(told().await, 0, "without a setting");
+    client.batch_execute("SET prospectus.tenant = '00000000-0000-7000-8000-000000000002'").await.expect("a setting");
+    assert_eq!(told().await, 0, "with another tenant's");
+    client.batch_execute(&format!("SET prospectus.tenant = {TENANT}")).await.expect("a setting");
+    assert!(told().await > 1);
 }
 
 /// Rows that the client sees in each relation that a request reads.

@@ -6,7 +6,8 @@
 //!
 //! The way of an event: [`event_store::Feed`] → [`memory`] has its record → [`record::apply`] folds it → [`rows`] says what a row
 //! shows → [`projection`] writes it. [`rebuild`] does the same for the whole log at once, in a generation of its own. How to add a column:
-//! its line in [`rows`] and in the generation's SQL under `migrations/`, and a higher `migrations::CODE_VERSION`.
+//! its line in [`rows`] and in the generation's SQL under `migrations/`, and a higher `migrations::CODE_VERSION`. What is counted of the
+//! read tables is kept up to date beside that, by [`refresh`].
 
 pub mod columns;
 pub mod config;
@@ -20,6 +21,7 @@ mod pointers;
 pub mod projection;
 pub mod rebuild;
 pub mod record;
+pub mod refresh;
 pub mod rows;
 mod statements;
 pub mod verify;
@@ -58,9 +60,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let news = live::listen(config.nats_url.as_ref().map(|url| url.expose().to_owned()), shutdown.clone());
     let (live, state) = live::Live::new(database.clone(), Arc::clone(&keyring), news, live::Patience::default());
     let rebuilds = rebuild::Rebuilds::new(database.clone(), keyring).run(shutdown.clone());
-    let lag = lag::report(database, state.clone(), shutdown.clone());
+    let lag = lag::report(database.clone(), state.clone(), shutdown.clone());
+    let counting = refresh::run(database, config.refresh.schedule(), shutdown.clone());
     let work = live.run(shutdown.clone());
-    let mut working = tokio::spawn(async { join!(work, lag, rebuilds) });
+    let mut working = tokio::spawn(async { join!(work, lag, counting, rebuilds) });
     let health = Health::new().check("projection", move || ready(state.check()));
     let listener = TcpListener::bind(config.common.listen)
         .await

@@ -9,6 +9,7 @@ mod histories;
 mod interruptions;
 mod merging;
 mod rebuilding;
+mod refreshing;
 mod rows;
 mod service;
 mod stopping;

@@ -8,6 +8,7 @@
 //! How to add a list: its columns in [`record`], its filters and sorts in [`list::resource`] with an index for each, its route. A
 //! test reads the plans of all of them.
 
+mod analytics;
 pub mod config;
 mod connection;
 mod duplicates;

@@ -1,5 +1,6 @@
 //! The endpoints: folder = noun, file = verb. Each parses its request into a question and writes the answer.
 
+mod analytics;
 mod companies;
 mod company_prospects;
 mod events;
@@ -65,6 +66,9 @@ pub fn router(service: Arc<Service>, health: Router) -> serde_json::Result<Route
         .routes(routes!(log::inclusion::get))
         .routes(routes!(log::consistency::get))
         .routes(routes!(reads::list))
+        .routes(routes!(analytics::metrics))
+        .routes(routes!(analytics::trends))
+        .routes(routes!(analytics::report))
         .routes(routes!(projections::list))
         .split_for_parts();
     for resource in [&COMPANIES, &PROSPECTS, &COMPANY_PROSPECTS] {

@@ -1,5 +1,6 @@
 //! The query service over a real socket, on a real PostgreSQL.
 
+mod analytics;
 mod duplicates;
 mod events;
 mod freshness;

@@ -1,5 +1,6 @@
 //! The promises of the whole system, kept by real processes.
 
+mod analytics;
 mod bad_input;
 mod batch;
 mod crashes;
