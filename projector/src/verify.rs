@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Import, Prospect, Record as _, Status};
+use domain::{Company, Prospect, Record as _, Status};
 use event_store::StoredEvent;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
@@ -19,8 +19,10 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use crate::columns::{Cell, Kind};
+use crate::memory::is_without_rows;
 use crate::record::{ApplyError, Folded, Place, apply};
 use crate::rows::{self, COMPANIES, DENORMALISED, MERGED_COMPANIES, PERSONAL, PROSPECTS};
+use crate::skips::{Skips, SkipsError};
 
 /// Differences that are told one by one; all are counted.
 pub const DIFFERENCES_MAX: usize = 20;
@@ -42,6 +44,9 @@ pub enum VerifyError {
     /// An event cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// It is not known what is left out.
+    #[error(transparent)]
+    Skips(#[from] SkipsError),
     /// Changes of companies are still on their way to rows.
     #[error("{0} companies' changes still had not reached all of their rows after {1} s")]
     Queued(i64, u64),
@@ -110,7 +115,8 @@ async fn compare(
     generation: i32,
     position: i64,
 ) -> Result<Report, VerifyError> {
-    let Fold { companies, prospects, erased_since } = fold(log, keyring, position).await?;
+    let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
+    let Fold { companies, prospects, erased_since } = fold(log, keyring, &skips, position).await?;
     let mut report = Report { position, ..Report::default() };
     let schema = migrations::schema_name(generation);
 
@@ -147,7 +153,7 @@ struct Fold {
 
 static NOBODY: LazyLock<HashSet<Place>> = LazyLock::new(HashSet::new);
 
-async fn fold(log: &Feed, keyring: &Keyring, position: i64) -> Result<Fold, VerifyError> {
+async fn fold(log: &Feed, keyring: &Keyring, skips: &Skips, position: i64) -> Result<Fold, VerifyError> {
     let (mut companies, mut prospects) = (HashMap::new(), HashMap::new());
     let mut erased_since = HashSet::new();
     let mut at = 0;
@@ -157,14 +163,15 @@ async fn fold(log: &Feed, keyring: &Keyring, position: i64) -> Result<Fold, Veri
         let Some(last) = events.last() else { return Err(FeedError::Hole(at + 1).into()) };
         at = last.position;
         let persons = events.iter().filter(|event| event.aggregate_type == Prospect::TYPE);
+        let persons = persons.filter(|event| !skips.contains(event.position));
         let persons = persons.map(|event| (event.tenant_id, event.aggregate_id));
         let keys = PersonKeys::fetch(log.client(), keyring, persons).await?;
         erased_since.extend(keys.erased_after(position));
         for event in &events {
             match event.aggregate_type.as_str() {
-                Company::TYPE => apply(&mut companies, event, &keys)?,
-                Prospect::TYPE => apply(&mut prospects, event, &keys)?,
-                Import::TYPE => {}
+                Company::TYPE => apply(&mut companies, event, &keys, skips)?,
+                Prospect::TYPE => apply(&mut prospects, event, &keys, skips)?,
+                sort if is_without_rows(sort) || skips.contains(event.position) => {}
                 other => {
                     let aggregate_type = other.to_owned();
                     return Err(ApplyError::Sort { position: event.position, aggregate_type }.into());
@@ -172,6 +179,9 @@ async fn fold(log: &Feed, keyring: &Keyring, position: i64) -> Result<Fold, Veri
             }
         }
     }
+    // Whose registration is left out has no rows.
+    companies.retain(|_, company| company.is_registered());
+    prospects.retain(|_, prospect| prospect.is_registered());
     Ok(Fold { companies, prospects, erased_since })
 }
 
@@ -288,7 +298,7 @@ async fn table(
 }
 
 /// Claims and matches of the log that do not belong to the records' states at its head, or are missing; the appender's part of I5. To
-/// be called while nothing is appended.
+/// be called while nothing is appended. What projections leave out is not left out here: whoever appended it took its claims.
 ///
 /// # Errors
 /// If the log cannot be read.
@@ -298,7 +308,7 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     const MATCHES: &str = "-- projector::verify::verify_claims, matches
         SELECT tenant_id, kind, key, aggregate_id FROM log.matches";
     let position = log.head().await?.position;
-    let Fold { companies, prospects, .. } = fold(log, keyring, position).await?;
+    let Fold { companies, prospects, .. } = fold(log, keyring, &Skips::default(), position).await?;
     let mut report = Report { position, ..Report::default() };
     let mut claims: HashSet<(Uuid, String, String, Uuid)> = HashSet::new();
     let mut matches = HashSet::new();

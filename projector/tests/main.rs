@@ -10,6 +10,7 @@ mod interruptions;
 mod merging;
 mod rows;
 mod service;
+mod skipping;
 mod stopping;
 mod support;
 mod verifying;
