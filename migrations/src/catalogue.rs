@@ -33,7 +33,7 @@ const QUESTIONS: &[&str] = &[
                 coalesce(CASE a.attgenerated WHEN 's' THEN ' GENERATED ALWAYS AS (' ELSE ' DEFAULT (' END
                     || pg_get_expr(d.adbin, d.adrelid) || ')', ''),
                 CASE a.attidentity WHEN 'a' THEN ' IDENTITY ALWAYS' WHEN 'd' THEN ' IDENTITY BY DEFAULT' ELSE '' END,
-                CASE WHEN a.attstorage <> t.typstorage THEN ' STORAGE ' || a.attstorage ELSE '' END,
+                CASE WHEN a.attstorage <> t.typstorage THEN ' STORAGE ' || a.attstorage::text ELSE '' END,
                 CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation::text ELSE '' END)
      FROM pg_attribute AS a
      JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_type AS t ON t.oid = a.atttypid
@@ -72,7 +72,7 @@ const QUESTIONS: &[&str] = &[
        AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e')",
     "-- migrations::catalogue, triggers
      SELECT format('trigger %I of %I.%I', t.tgname, n.nspname, c.relname),
-            pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE ' (enabled: ' || t.tgenabled || ')' END
+            pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE ' (enabled: ' || t.tgenabled::text || ')' END
      FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname = ANY ($1) AND NOT t.tgisinternal",
     "-- migrations::catalogue, grants
