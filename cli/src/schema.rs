@@ -22,7 +22,7 @@ pub enum Command {
     /// Compares the database with what the migrations make: tables, columns, types, constraints, indexes, policies, grants, functions,
     /// triggers, views, roles' settings. Each difference is a line; exit code 1 if there is one.
     ///
-    /// For the time of the comparison an empty database is made beside it on the same server (prospectus_schema_scratch), migrated, read, and
+    /// For the time of the comparison an empty database is made beside it on the same server (`prospectus_schema_scratch`), migrated, read, and
     /// removed: so both sides are put into words by the same server. Of the generations of read tables the live one is compared.
     #[command(
         after_help = "Example:\n  prospectus schema validate\n  prospectus schema validate --json | jq -r '.differences[]'"

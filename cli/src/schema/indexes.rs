@@ -58,7 +58,7 @@ pub(super) async fn run(primary: &Primary, replica_urls: &[Secret]) -> anyhow::R
         text.push('\n');
     }
     for server in &since {
-        let _ = writeln!(text, "{}", server);
+        let _ = writeln!(text, "{server}");
     }
     if replica_urls.is_empty() {
         text.push_str("no replica was asked: what only they use counts as unused (PROSPECTUS_REPLICA_URLS)\n");
