@@ -14,6 +14,8 @@ mod log;
 mod migrate;
 mod output;
 mod primary;
+mod projection;
+mod schema;
 mod rebuild;
 mod sql_roles;
 mod status;
@@ -62,6 +64,10 @@ enum Command {
     Erasures(erasures::Command),
     #[command(subcommand)]
     Log(log::Command),
+    #[command(subcommand)]
+    Projection(projection::Command),
+    #[command(subcommand)]
+    Schema(schema::Command),
 }
 
 #[tokio::main]
@@ -91,5 +97,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Import(args) => import::run(args).await,
         Command::Erasures(command) => erasures::run(command, &primary()?).await,
         Command::Log(command) => log::run(command, &primary()?).await,
+        Command::Projection(command) => projection::run(command, &primary()?).await,
+        Command::Schema(command) => schema::run(command, &primary()?, cli.primary_url.as_ref()).await,
     }
 }

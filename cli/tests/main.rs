@@ -4,4 +4,5 @@ mod access;
 mod domains;
 mod log;
 mod program;
+mod schema;
 mod status;

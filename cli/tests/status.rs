@@ -8,6 +8,8 @@ const EVENT_OF_A_MINUTE_AGO: &str = "INSERT INTO log.events VALUES
     (1, gen_random_uuid(), 'company', gen_random_uuid(), 1, gen_random_uuid(), 'CompanyRegistered', 1, '{}', '{}',
      now() - interval '1 minute')";
 
+const STEP_OF_A_MINUTE_AGO: &str = "UPDATE read.checkpoint_steps SET updated_at = now() - interval '1 minute'";
+
 #[tokio::test]
 async fn a_projection_that_does_not_move_is_stuck_and_one_that_is_done_is_live() {
     let database = TestDatabase::new().await;
@@ -16,6 +18,9 @@ async fn a_projection_that_does_not_move_is_stuck_and_one_that_is_done_is_live()
     assert_eq!((empty.code, empty.json()["projections"][0]["state"].as_str()), (0, Some("live")));
 
     client.batch_execute(EVENT_OF_A_MINUTE_AGO).await.expect("an event");
+    let early = prospectus(&database, &["status", "--json", "--stuck-after-seconds", "3600"]).await;
+    assert_eq!((early.code, early.json()["projections"][0]["state"].as_str()), (0, Some("catching_up")));
+    client.batch_execute(STEP_OF_A_MINUTE_AGO).await.expect("the last step");
     let stuck = prospectus(&database, &["status", "--json", "--between-ms", "10"]).await;
     assert_eq!(stuck.code, 1, "{stuck:?}");
     let projection = &stuck.json()["projections"][0];
@@ -33,6 +38,7 @@ async fn a_projection_that_does_not_move_is_stuck_and_one_that_is_done_is_live()
     let queue = "INSERT INTO read.fanout (projection, generation, tenant_id, company_id, position)
                  VALUES ('company_prospect', 1, gen_random_uuid(), gen_random_uuid(), 1)";
     client.batch_execute(queue).await.expect("a queued change");
+    client.batch_execute(STEP_OF_A_MINUTE_AGO).await.expect("the last step");
     let behind = prospectus(&database, &["status", "--json", "--between-ms", "10"]).await;
     let projection = behind.json()["projections"][0].clone();
     assert_eq!((projection["position"].as_i64(), projection["applied_position"].as_i64()), (Some(0), Some(1)));
@@ -88,7 +94,110 @@ async fn the_relay_is_as_far_as_the_last_message_in_nats() {
     let second = EVENT_OF_A_MINUTE_AGO.replacen("(1,", "(2,", 1);
     database.superuser().await.batch_execute(&second).await.expect("another event");
     let behind = status().await.json();
-    assert_eq!((behind["relay"]["lag_events"].as_i64(), behind["relay"]["state"].as_str()), (Some(1), Some("stuck")));
+    // It has just published something, so it goes on.
+    assert_eq!(
+        (behind["relay"]["lag_events"].as_i64(), behind["relay"]["state"].as_str()),
+        (Some(1), Some("catching_up"))
+    );
+
+    // A message of an event that the log does not hold: the log has lost it.
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Prospectus-Position", "3");
+    let lost = jetstream.publish_with_headers("prospectus.events.t.company.CompanyRegistered", headers, "{}".into());
+    lost.await.expect("sent").await.expect("stored");
+    let ahead = status().await;
+    assert_eq!((ahead.code, &ahead.json()["lost"]), (1, &serde_json::json!(["events that relay has"])), "{ahead:?}");
+}
+
+#[tokio::test]
+async fn the_sealer_is_as_far_as_its_newest_head() {
+    let database = TestDatabase::new().await;
+    let client = database.superuser().await;
+    let status = async || prospectus(&database, &["status", "--json"]).await;
+    assert!(status().await.json()["sealer"].is_null(), "nothing was ever sealed");
+    client
+        .batch_execute(
+            "INSERT INTO log.seal_keys (key_id, public_key) VALUES ('0123456789abcdef', decode(repeat('00', 32), 'hex'));
+             INSERT INTO log.tree_heads SELECT 1, gen_random_uuid(), '1.00000000', 1, decode(repeat('00', 32), 'hex'),
+                 now() - interval '1 minute', '0123456789abcdef', decode(repeat('00', 64), 'hex');
+             INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch)
+             VALUES ('company_prospect', 1, 1, 2, '1.00000000')",
+        )
+        .await
+        .expect("a head");
+    let lost = status().await;
+    assert_eq!(lost.code, 1, "it covers an event that there is not: {lost:?}");
+    assert_eq!(lost.json()["lost"].as_array().map(Vec::len), Some(2), "the head and the checkpoint: {lost:?}");
+    for position in [1, 2] {
+        let event = EVENT_OF_A_MINUTE_AGO.replacen("(1,", &format!("({position},"), 1);
+        client.batch_execute(&event).await.expect("an event");
+    }
+    let stuck = status().await;
+    assert_eq!((stuck.code, &stuck.json()["stuck"]), (1, &serde_json::json!(["sealer"])), "{stuck:?}");
+    client.batch_execute("UPDATE log.tree_heads SET signed_at = now()").await.expect("a newer head");
+    let going = status().await;
+    assert_eq!((going.code, going.json()["sealer"]["state"].as_str()), (0, Some("catching_up")), "{going:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_applied_is_told_with_what_to_do() {
+    let database = TestDatabase::new().await;
+    let client = database.superuser().await;
+    client.batch_execute(EVENT_OF_A_MINUTE_AGO).await.expect("an event");
+    client
+        .batch_execute(
+            "INSERT INTO read.projection_errors (projection, generation, position, event_position, reason, error)
+             VALUES ('company_prospect', 1, 1, 1, 'event_unreadable', 'event at position 1: no such form')",
+        )
+        .await
+        .expect("an error");
+    let stopped = prospectus(&database, &["status"]).await;
+    assert_eq!(stopped.code, 1);
+    for said in ["HAS STOPPED at the event at position 1", "no such form", "prospectus projection skip"] {
+        assert!(stopped.stdout.contains(said), "{said}: {stopped:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_and_its_costs_are_shown() {
+    let database = TestDatabase::new().await;
+    let client = database.superuser().await;
+    let open = database.superuser().await;
+    open.batch_execute("BEGIN; SELECT 1").await.expect("a transaction");
+    let seconds = "SELECT extract(epoch FROM clock_timestamp() - xact_start) >= 1 FROM pg_stat_activity
+                   WHERE datname = current_database() AND state = 'idle in transaction'";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !client.query_one(seconds, &[]).await.expect("the activity").get::<_, bool>(0) {
+        assert!(std::time::Instant::now() < deadline, "time goes by");
+    }
+    let plain = prospectus(&database, &["status", "--json", "--stuck-after-seconds", "1"]).await;
+    let told = plain.json();
+    assert_eq!((plain.code, told["performance"].is_null(), told["backup"].is_null()), (0, true, true), "{told}");
+    let long = told["long_transactions"].as_array().expect("a list");
+    assert!(long.iter().any(|one| one["state"] == "idle in transaction"), "{told}");
+    client
+        .batch_execute(
+            "INSERT INTO ops.backups (started_at, finished_at, kind, label, position, ok)
+             VALUES (now() - interval '3 hours', now() - interval '2 hours', 'full', 'nightly', 7, true)",
+        )
+        .await
+        .expect("a backup");
+    let text = prospectus(&database, &["status", "--performance"]).await;
+    assert!(text.stdout.contains("last backup: nightly, 2.0 hours old"), "{text:?}");
+    assert!(text.stdout.contains("pg_stat_statements is not there"), "the extension is not in this database: {text:?}");
+    client.batch_execute("CREATE EXTENSION pg_stat_statements").await.expect("the local stack loads it");
+    prospectus(&database, &["status"]).await;
+    let costs = prospectus(&database, &["status", "--performance", "--json"]).await.json();
+    let statements = costs["performance"]["statements"].as_array().expect("statements");
+    assert!(
+        statements.iter().any(|one| one["statement"].as_str().is_some_and(|name| name.starts_with("cli::status::"))),
+        "{statements:?}"
+    );
+    let tables = costs["performance"]["tables"].as_array().expect("tables");
+    assert!(
+        tables.iter().any(|one| one["table"] == "log.events" && one["index_bytes"].as_i64() > Some(0)),
+        "{tables:?}"
+    );
 }
 
 /// A NATS server of one test.

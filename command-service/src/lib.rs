@@ -18,6 +18,7 @@ pub mod relay;
 mod review;
 pub mod routes;
 pub mod sealer;
+pub mod watch;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -107,6 +108,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     if let Some(sealer) = sealer::work(&config, shutdown.clone())? {
         tasks.spawn(sealer);
+    }
+    if let Some(watch) = watch::relay(&config, shutdown.clone())? {
+        tasks.spawn(watch);
+    }
+    if let Some(watch) = watch::sealer(&config, shutdown.clone())? {
+        tasks.spawn(watch);
     }
     let mut serving = pin!(serve(router, listener, Limits::default(), shutdown.clone()));
     loop {

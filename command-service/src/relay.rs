@@ -91,6 +91,9 @@ struct Relay {
 impl Relay {
     async fn run(mut self) {
         let mut said = String::new();
+        // A rule that asks for what has never been sees nothing.
+        metrics::counter!("prospectus_relay_failures_total").increment(0);
+        metrics::gauge!("prospectus_relay_active").set(0.0);
         loop {
             if let Err(error) = self.publish().await {
                 metrics::counter!("prospectus_relay_failures_total").increment(1);

@@ -127,6 +127,13 @@ struct Look {
 impl Sealer {
     async fn run(mut self) {
         let mut said = String::new();
+        // A rule that asks for what has never been sees nothing.
+        for counter in ["prospectus_sealer_failures_total", "prospectus_sealer_lost_tails_total"] {
+            metrics::counter!(counter).increment(0);
+        }
+        for gauge in ["prospectus_sealer_active", "prospectus_sealer_refuses"] {
+            metrics::gauge!(gauge).set(0.0);
+        }
         loop {
             if let Err(error) = self.seal().await {
                 metrics::counter!("prospectus_sealer_failures_total").increment(1);

@@ -5,6 +5,7 @@ mod contract;
 mod erasing;
 mod imports;
 mod merge;
+mod projection;
 mod properties;
 mod prospect;
 mod reviews;

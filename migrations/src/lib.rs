@@ -4,6 +4,7 @@
 //! applied once, in order, together with its row in `migrations.applied`; two runners at once are fine. How to add a file stands
 //! in `README.md`.
 
+pub mod catalogue;
 mod generation;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -37,6 +38,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "erasures", sql: include_str!("../sql/0009_erasures.sql") },
     Migration { version: 10, name: "rebuilds", sql: include_str!("../sql/0010_rebuilds.sql") },
     Migration { version: 11, name: "analytics", sql: include_str!("../sql/0011_analytics.sql") },
+    Migration { version: 12, name: "seeing", sql: include_str!("../sql/0012_seeing.sql") },
 ];
 
 /// Serialises the runners of one database; any number that nobody else uses does.

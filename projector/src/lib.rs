@@ -13,6 +13,7 @@ pub mod columns;
 pub mod config;
 mod connection;
 mod elsewhere;
+pub mod errors;
 mod fanout;
 mod lag;
 pub mod live;
@@ -23,12 +24,16 @@ pub mod rebuild;
 pub mod record;
 pub mod refresh;
 pub mod rows;
+mod server;
+pub mod skips;
 mod statements;
+pub mod states;
 pub mod verify;
 
 use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -37,6 +42,7 @@ use futures_util::join;
 use service_kit::health::Health;
 use service_kit::http::{Limits, observe, serve};
 use service_kit::postgres::Database;
+use service_kit::watchdog::Watchdog;
 use service_kit::{shutdown, telemetry};
 use tokio::net::TcpListener;
 
@@ -60,11 +66,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let news = live::listen(config.nats_url.as_ref().map(|url| url.expose().to_owned()), shutdown.clone());
     let (live, state) = live::Live::new(database.clone(), Arc::clone(&keyring), news, live::Patience::default());
     let rebuilds = rebuild::Rebuilds::new(database.clone(), keyring).run(shutdown.clone());
-    let lag = lag::report(database.clone(), state.clone(), shutdown.clone());
+    let (watchdog, going_on) = Watchdog::new("projection", config.common.stuck_after(), Instant::now());
+    let lag = lag::report(database.clone(), state.clone(), watchdog, shutdown.clone());
+    let server = server::report(database.clone(), shutdown.clone());
     let counting = refresh::run(database, config.refresh.schedule(), shutdown.clone());
     let work = live.run(shutdown.clone());
-    let mut working = tokio::spawn(async { join!(work, lag, counting, rebuilds) });
-    let health = Health::new().check("projection", move || ready(state.check()));
+    let mut working = tokio::spawn(async { join!(work, lag, server, counting, rebuilds) });
+    let health = Health::new()
+        .check("projection", move || ready(state.check()))
+        .check("progress", move || ready(going_on.check()));
     let listener = TcpListener::bind(config.common.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.common.listen))?;

@@ -16,6 +16,8 @@ use crate::projection::{Projection, STEP_EVENTS_MAX, StepError, Stepped};
 const POLL: Duration = Duration::from_millis(100);
 /// Wait after anything failed.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
+/// How long writing an error down may take.
+const NOTE_MAX: Duration = Duration::from_secs(5);
 /// The subjects of every event.
 const SUBJECTS: &str = "prospectus.events.>";
 
@@ -76,10 +78,17 @@ pub struct State {
 #[derive(Debug, Clone)]
 struct Condition {
     trouble: Option<String>,
+    /// The event that it has stopped at.
+    stopped_at: Option<i64>,
     looked_at: Instant,
 }
 
 impl State {
+    /// The position of the event that the projection has stopped at: it cannot be applied, now or later.
+    pub fn stopped_at(&self) -> Option<i64> {
+        self.condition.borrow().stopped_at
+    }
+
     /// Whether the projection does its job now.
     ///
     /// # Errors
@@ -111,7 +120,7 @@ impl Live {
     /// What keeps the projection of `database` up to date, and what others know of it.
     pub fn new(database: Database, keyring: Arc<Keyring>, news: Arc<Notify>, patience: Patience) -> (Self, State) {
         let trouble = Some("the projection has not started yet".to_owned());
-        let (sender, condition) = watch::channel(Condition { trouble, looked_at: Instant::now() });
+        let (sender, condition) = watch::channel(Condition { trouble, stopped_at: None, looked_at: Instant::now() });
         let state = State { condition, look_max: patience.look };
         (Self { database, keyring, news, patience, code_version: CODE_VERSION, condition: sender }, state)
     }
@@ -124,6 +133,8 @@ impl Live {
 
     /// Runs until the end is requested; the step that is under way is finished.
     pub async fn run(self, shutdown: Shutdown) {
+        // What is written down for others, until a step has been taken again.
+        let mut noted = None;
         while !shutdown.is_requested() {
             match self.work(&shutdown).await {
                 Ok(()) => return,
@@ -132,12 +143,33 @@ impl Live {
                     let said = error.to_string();
                     // Once per reason: what cannot be applied now cannot be applied half a second later.
                     if self.condition.borrow().trouble.as_ref() != Some(&said) {
-                        tracing::error!(error = said, "the projection has stopped and tries again");
-                        self.condition.send_modify(|condition| condition.trouble = Some(said));
+                        let (position, reason) = (error.position(), error.reason());
+                        tracing::error!(error = said, position, reason, "the projection has stopped and tries again");
+                        metrics::counter!("prospectus_projection_errors_total", "reason" => reason).increment(1);
+                        self.condition.send_modify(|condition| {
+                            condition.trouble = Some(said.clone());
+                            condition.stopped_at = position;
+                        });
+                        noted = None;
+                    }
+                    if noted.as_ref() != Some(&said) && self.note(&error).await {
+                        noted = Some(said);
                     }
                     tokio::select! { () = shutdown.requested() => {}, () = tokio::time::sleep(RETRY_WAIT) => {} }
                 }
             }
+        }
+    }
+
+    /// Whether the error is written down where everybody can see it; tried again where the database is away.
+    async fn note(&self, error: &StepError) -> bool {
+        match tokio::time::timeout(NOTE_MAX, crate::errors::note(&self.database, None, error)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the projection's error could not be written down");
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -149,7 +181,7 @@ impl Live {
             let started = Instant::now();
             let stepped = self.within(Box::pin(projection.step(STEP_EVENTS_MAX))).await;
             if matches!(stepped, Ok(_) | Err(StepError::Fenced)) {
-                self.condition.send_replace(Condition { trouble: None, looked_at: Instant::now() });
+                self.condition.send_replace(Condition { trouble: None, stopped_at: None, looked_at: Instant::now() });
             }
             let stepped = match stepped {
                 Ok(stepped) => stepped,

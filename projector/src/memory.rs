@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::projection::StepError;
 use crate::record::{ApplyError, Folded, Place, Shown, apply};
+use crate::skips::Skips;
 
 /// Bytes of records after which a step takes in no others.
 pub const STEP_RECORDS_BYTES_MAX: usize = 16 << 20;
@@ -33,6 +34,7 @@ const CACHE_BYTES: u64 = 24 << 20;
 /// The records used lately, and the way to all others.
 pub(crate) struct Memory {
     keyring: Arc<Keyring>,
+    skips: Skips,
     history: Statement,
     companies: Kept<Company>,
     prospects: Kept<Prospect>,
@@ -61,10 +63,11 @@ const HISTORY: &str = "-- projector::memory::history
     ) AS e";
 
 impl Memory {
-    /// One that remembers nothing; `log` is the connection that it will be used with.
-    pub(crate) async fn new(log: &Client, keyring: Arc<Keyring>) -> Result<Self, Error> {
+    /// One that remembers nothing; `log` is the connection that it will be used with, `skips` are the events that count and say nothing.
+    pub(crate) async fn new(log: &Client, keyring: Arc<Keyring>, skips: Skips) -> Result<Self, Error> {
         Ok(Self {
             keyring,
+            skips,
             history: log.prepare(HISTORY).await?,
             companies: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
             prospects: Cache::with_weighter(16_000, CACHE_BYTES, Weight),
@@ -107,7 +110,7 @@ impl Memory {
         let mut taken = events.len();
         for (index, event) in events.iter().enumerate() {
             let place = (event.tenant_id, event.aggregate_id);
-            if event.aggregate_type == Import::TYPE || first.contains_key(&place) {
+            if is_without_rows(&event.aggregate_type) || first.contains_key(&place) {
                 continue;
             }
             if held.is_full() {
@@ -140,9 +143,9 @@ impl Memory {
             if event.aggregate_type == Company::TYPE {
                 // A company that is new in this step has no rows yet that it could reach.
                 let has_rows = first.get(&place).is_some_and(|sequence| *sequence > 1);
-                change.apply_to_company(event, &keys, has_rows)?;
+                change.apply_to_company(event, &keys, &self.skips, has_rows)?;
             } else {
-                change.apply(event, &keys)?;
+                change.apply(event, &keys, &self.skips)?;
                 if let Some(company) = change.prospects.get(&place).and_then(|record| record.state.company_id) {
                     change.touched.insert((event.tenant_id, company));
                 }
@@ -159,6 +162,7 @@ impl Memory {
     async fn keys(&self, log: &Client, events: &[StoredEvent]) -> Result<PersonKeys, StepError> {
         let fetch = async |events: &[StoredEvent]| {
             let persons = events.iter().filter(|event| event.aggregate_type == Prospect::TYPE);
+            let persons = persons.filter(|event| !self.skips.contains(event.position));
             let persons: HashSet<Place> = persons.map(|event| (event.tenant_id, event.aggregate_id)).collect();
             PersonKeys::fetch(log, &self.keyring, persons).await
         };
@@ -200,7 +204,7 @@ impl Memory {
         while let Some(row) = rows.try_next().await? {
             let event = StoredEvent::from_row(&row)?;
             held.histories_bytes += event.payload.len() + event.metadata.len();
-            change.apply(&event, keys).map_err(|source| {
+            change.apply(&event, keys, &self.skips).map_err(|source| {
                 let place = (event.tenant_id, event.aggregate_id);
                 let first = records.iter().find(|(record, _)| *record == place).map(|(_, position)| *position);
                 StepError::History { position: first.unwrap_or(event.position), source }
@@ -226,25 +230,30 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    fn apply(&mut self, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
+    fn apply(&mut self, event: &StoredEvent, keys: &PersonKeys, skips: &Skips) -> Result<(), ApplyError> {
         match event.aggregate_type.as_str() {
-            Company::TYPE => apply(&mut self.companies, event, keys),
-            Prospect::TYPE => apply(&mut self.prospects, event, keys),
-            // An import has no row; what it did to companies and prospects stands in their own events.
-            Import::TYPE => Ok(()),
+            Company::TYPE => apply(&mut self.companies, event, keys, skips),
+            Prospect::TYPE => apply(&mut self.prospects, event, keys, skips),
+            sort if is_without_rows(sort) || skips.contains(event.position) => Ok(()),
             other => Err(ApplyError::Sort { position: event.position, aggregate_type: other.to_owned() }),
         }
     }
 
     /// Applies a company's event, and notes whose rows show it. `has_rows` says whether the company was there before this step.
-    fn apply_to_company(&mut self, event: &StoredEvent, keys: &PersonKeys, has_rows: bool) -> Result<(), ApplyError> {
+    fn apply_to_company(
+        &mut self,
+        event: &StoredEvent,
+        keys: &PersonKeys,
+        skips: &Skips,
+        has_rows: bool,
+    ) -> Result<(), ApplyError> {
         let (tenant, id) = (event.tenant_id, event.aggregate_id);
         let standing = |companies: &HashMap<Place, Folded<Company>>| match companies.get(&(tenant, id)) {
             Some(record) => (record.state.status, record.state.stands_for().collect::<Vec<Uuid>>()),
             None => (Status::Unregistered, Vec::new()),
         };
         let (status_before, stood_for) = standing(&self.companies);
-        self.apply(event, keys)?;
+        self.apply(event, keys, skips)?;
         let (status, stands_for) = standing(&self.companies);
         self.touched.insert((tenant, id));
         let reached = stood_for.iter().chain(&stands_for).copied().chain(has_rows.then_some(id));
@@ -273,6 +282,15 @@ impl Change {
         self.companies.get(place).map_or(0, weight_bytes) + self.prospects.get(place).map_or(0, weight_bytes)
     }
 }
+
+/// Whether records of this sort have no row: what an import did to companies and prospects stands in their own events, and what was
+/// decided about a projection is read by [`Skips`].
+pub(crate) fn is_without_rows(aggregate_type: &str) -> bool {
+    WITHOUT_ROWS.contains(&aggregate_type)
+}
+
+/// The sorts of records that have no row.
+pub(crate) const WITHOUT_ROWS: [&str; 2] = [Import::TYPE, domain::Projection::TYPE];
 
 /// What a step has taken in before its events are applied.
 #[derive(Default)]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_store::StoredEvent;
 use event_store::epoch::Epoch;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
@@ -24,6 +25,7 @@ use crate::memory::{Change, Memory};
 use crate::pointers::Pointers;
 use crate::record::ApplyError;
 use crate::rows::{self, COMPANIES, PROSPECTS};
+use crate::skips::Skips;
 use crate::statements::Statements;
 
 /// Most events of one step.
@@ -61,6 +63,14 @@ pub enum StepError {
     /// An event cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The read tables refuse what an event leads to.
+    #[error("event at position {position}: the read tables refuse its rows: {}", refusal(source))]
+    Rows {
+        /// Which event.
+        position: i64,
+        /// What the server said; its text may hold values.
+        source: Error,
+    },
     /// Another projector has taken the step.
     #[error("another projector has taken this step")]
     Fenced,
@@ -100,12 +110,38 @@ pub enum StepError {
 }
 
 impl StepError {
-    /// The event that cannot be applied, if it is for one that the step was not taken.
+    /// The event that cannot be applied, if it is for one that the step was not taken: nothing goes on until somebody has done something.
     pub fn position(&self) -> Option<i64> {
         match self {
             Self::Apply(error) => Some(error.position()),
-            Self::Key { position, .. } | Self::History { position, .. } => Some(*position),
+            Self::Feed(FeedError::Hole(position))
+            | Self::Key { position, .. }
+            | Self::History { position, .. }
+            | Self::Rows { position, .. } => Some(*position),
             _ => None,
+        }
+    }
+
+    /// The event itself that cannot be applied: the one that the step stops at, or an earlier one of the same record.
+    pub fn event_position(&self) -> Option<i64> {
+        match self {
+            Self::History { source, .. } => Some(source.position()),
+            _ => self.position(),
+        }
+    }
+
+    /// A stable name for why, without anything of the event.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Apply(error) | Self::History { source: error, .. } => error.reason(),
+            Self::Key { .. } => "key_missing",
+            Self::Rows { .. } => "rows_refused",
+            Self::Feed(FeedError::Hole(_)) => "event_missing",
+            Self::Feed(FeedError::Database(_)) | Self::Database(_) => "database_error",
+            Self::NoAnswer(_) => "database_no_answer",
+            Self::OtherLog { .. } => "other_log",
+            Self::Fenced => "fenced",
+            Self::NoGeneration => "no_generation",
         }
     }
 }
@@ -210,7 +246,8 @@ impl Projection {
         client.batch_execute(SETTINGS).await?;
         let statements = Statements::prepare(&client, &migrations::schema_name(generation)).await?;
         let feed = Feed::over(connect(database, &mut driven).await?).await?;
-        let memory = Memory::new(feed.client(), keyring).await?;
+        let skips = Skips::read(feed.client(), COMPANY_PROSPECT).await?;
+        let memory = Memory::new(feed.client(), keyring, skips).await?;
         let mut projection = Self {
             feed,
             memory,
@@ -319,24 +356,36 @@ impl Projection {
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
-        let (change, taken) = loop {
-            match self.memory.fold(self.feed.client(), self.position, &events).await {
-                Ok(folded) => break folded,
-                Err(error) => match error.position().filter(|position| *position > self.position + 1) {
-                    // What is before it is applied; the next step begins with it, and tells of it.
-                    Some(position) => events.retain(|event| event.position < position),
-                    None => return Err(error),
-                },
+        loop {
+            let (change, taken) = loop {
+                match self.memory.fold(self.feed.client(), self.position, &events).await {
+                    Ok(folded) => break folded,
+                    Err(error) => match error.position().filter(|position| *position > self.position + 1) {
+                        // What is before it is applied; the next step begins with it, and tells of it.
+                        Some(position) => events.retain(|event| event.position < position),
+                        None => return Err(error),
+                    },
+                }
+            };
+            events.truncate(taken);
+            match self.take(&events, change, &epoch).await {
+                // Of many events one has rows that the tables refuse: half as many, until that one is alone.
+                Err(StepError::Rows { .. }) if events.len() > 1 => events.truncate(events.len() / 2),
+                taken => return taken,
             }
-        };
-        events.truncate(taken);
+        }
+    }
+
+    /// Takes the step that leads to these changes.
+    async fn take(&mut self, events: &[StoredEvent], change: Change, epoch: &str) -> Result<Stepped, StepError> {
         let position = events.last().map_or(self.position, |event| event.position);
         let own = Own { generation: self.generation, code_version: self.code_version, live: self.follows_live };
         elsewhere::clear(&self.client, own, elsewhere::erased(&change.prospects)).await?;
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
-        match self.write(&change, position, &epoch, fanout_rows_max).await {
+        match self.write(&change, position, epoch, fanout_rows_max).await {
             Ok(outcome) => {
-                (self.step, self.position, self.epoch) = (self.step + 1, position, epoch);
+                (self.step, self.position) = (self.step + 1, position);
+                epoch.clone_into(&mut self.epoch);
                 for place in outcome.done {
                     self.queue.remove(&place);
                 }
@@ -362,6 +411,10 @@ impl Projection {
                 self.read_place().await?;
                 Err(StepError::Fenced)
             }
+            Err(source) if is_refused(&source) && !events.is_empty() => {
+                self.client.batch_execute("ROLLBACK").await?;
+                Err(StepError::Rows { position, source })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -374,8 +427,11 @@ impl Projection {
         epoch: &str,
         fanout_rows_max: usize,
     ) -> Result<Outcome, Error> {
-        let companies = change.companies.iter().map(|(place, record)| rows::company(*place, record)).collect();
-        let prospects = change.prospects.iter().map(|(place, record)| rows::prospect(*place, record)).collect();
+        // Whose registration is left out has no row.
+        let companies = change.companies.iter().filter(|(_, record)| record.is_registered());
+        let companies = companies.map(|(place, record)| rows::company(*place, record)).collect();
+        let prospects = change.prospects.iter().filter(|(_, record)| record.is_registered());
+        let prospects = prospects.map(|(place, record)| rows::prospect(*place, record)).collect();
         let (companies, prospects) = (transpose(COMPANIES, companies), transpose(PROSPECTS, prospects));
         let step = self.step + 1;
         let checkpoint: [&(dyn ToSql + Sync); 5] = [&COMPANY_PROSPECT, &self.generation, &step, &position, &epoch];
@@ -488,6 +544,19 @@ impl Projection {
 fn is_fenced(error: &Error) -> bool {
     let constraint = error.as_db_error().and_then(DbError::constraint).unwrap_or_default();
     error.code() == Some(&SqlState::UNIQUE_VIOLATION) && constraint.starts_with("checkpoint_steps_")
+}
+
+/// Whether the server refuses what rows hold, as it will the next time: a value that does not fit, a constraint, an index entry that is too
+/// large.
+fn is_refused(error: &Error) -> bool {
+    error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.code().starts_with(class)))
+}
+
+/// What the server said of rows that it refuses, without its text, which may hold values.
+fn refusal(error: &Error) -> String {
+    let Some(said) = error.as_db_error() else { return "no answer".to_owned() };
+    let place = [said.table(), said.column(), said.constraint()].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    format!("{} ({place})", said.code().code())
 }
 
 /// The number in front of an epoch's name; 0 where there was none yet.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Import, Prospect};
+use domain::{Company, Prospect};
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::Keyring;
 use migrations::{CODE_VERSION, COMPANY_PROSPECT, GenerationError};
@@ -27,8 +27,10 @@ use tokio_postgres::{Client, Error};
 
 use crate::connection::connect;
 use crate::elsewhere::{self, Erased, Own};
+use crate::memory::WITHOUT_ROWS;
 use crate::projection::{Projection, StepError};
 use crate::record::ApplyError;
+use crate::skips::Skips;
 use crate::verify::{VerifyError, verify_generation};
 use load::{Loader, Merged};
 use request::{Desk, Progress, Request};
@@ -319,10 +321,11 @@ impl Build<'_> {
         let mut client = connect(&self.rebuilds.database, &mut driven).await?;
         client.batch_execute(INDEX_MEMORY).await?;
         self.see_that_there_is_room(&client).await?;
-        let extent = extent(&client).await?;
+        let skips = Arc::new(Skips::read(&client, COMPANY_PROSPECT).await.map_err(StepError::from)?);
+        let extent = extent(&client, &skips).await?;
         let generation = self.create(&mut client).await?;
         let (database, keyring) = (self.rebuilds.database.clone(), Arc::clone(&self.rebuilds.keyring));
-        let source = Source { database, keyring, head: extent.head };
+        let source = Source { database, keyring, head: extent.head, skips };
         let (at_first, at_last): (Vec<String>, Vec<String>) =
             migrations::index_statements(COMPANY_PROSPECT, generation)?.into_iter().partition(|statement| {
                 statement.contains("ADD PRIMARY KEY") && !statement.contains(".company_prospect ")
@@ -496,12 +499,12 @@ impl Build<'_> {
 }
 
 /// What the log has. It has no holes and no records of other sorts: whoever reads it in parts would not see them.
-async fn extent(client: &Client) -> Result<Extent, RebuildError> {
+async fn extent(client: &Client, skips: &Skips) -> Result<Extent, RebuildError> {
     const HEAD: &str = "-- projector::rebuild::extent, head
         SELECT position, coalesce(epoch, '') FROM log.head";
     const COUNT: &str = "-- projector::rebuild::extent
         SELECT count(*), count(*) FILTER (WHERE e.aggregate_type = $2), count(*) FILTER (WHERE e.aggregate_type = $3),
-               min(e.position) FILTER (WHERE e.aggregate_type NOT IN ($2, $3, $4))
+               min(e.position) FILTER (WHERE e.aggregate_type <> ALL ($4 /* all sorts */) AND e.position <> ALL ($5 /* left out */))
         FROM log.events AS e WHERE e.position <= $1";
     const HOLE: &str = "-- projector::rebuild::extent, hole
         SELECT g.position FROM generate_series(1::bigint, $1::bigint) AS g (position)
@@ -510,7 +513,8 @@ async fn extent(client: &Client) -> Result<Extent, RebuildError> {
         SELECT aggregate_type FROM log.events WHERE position = $1";
     let row = client.query_one(HEAD, &[]).await?;
     let (head, epoch): (i64, String) = (row.get(0), row.get(1));
-    let parameters: [&(dyn ToSql + Sync); 4] = [&head, &Company::TYPE, &Prospect::TYPE, &Import::TYPE];
+    let sorts: Vec<&str> = [Company::TYPE, Prospect::TYPE].into_iter().chain(WITHOUT_ROWS).collect();
+    let parameters: [&(dyn ToSql + Sync); 5] = [&head, &Company::TYPE, &Prospect::TYPE, &sorts, &skips.positions()];
     let row = client.query_one(COUNT, &parameters).await?;
     if let Some(position) = row.get::<_, Option<i64>>(3) {
         let aggregate_type = client.query_one(OTHER, &[&position]).await?.get(0);

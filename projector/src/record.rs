@@ -8,6 +8,8 @@ use event_store::seal::{PersonKeys, ReadEventError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::skips::Skips;
+
 /// A tenant and a record of it.
 pub type Place = (Uuid, Uuid);
 
@@ -64,6 +66,17 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// A stable name for why, without anything of the event.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Read(ReadEventError::Stored { .. }) => "event_unreadable",
+            Self::Read(ReadEventError::Key { .. }) => "key_missing",
+            Self::Read(ReadEventError::Member { .. }) => "member_unreadable",
+            Self::Sequence { .. } => "sequence_gap",
+            Self::Sort { .. } => "record_unknown",
+        }
+    }
+
     /// The event that cannot be applied.
     pub fn position(&self) -> i64 {
         match self {
@@ -120,15 +133,30 @@ impl Shown for Prospect {
     }
 }
 
-/// Applies a stored event to the records of its sort.
+/// Applies a stored event to the records of its sort. One that is left out only counts: its record is at its version, and says what it said
+/// before. A record whose first event is left out was never registered: all its events only count, and it has no row
+/// ([`Folded::is_registered`]).
 ///
 /// # Errors
 /// If it cannot be read, or the record is not at the version before it.
-pub fn apply<R: Shown>(records: &mut Records<R>, event: &StoredEvent, keys: &PersonKeys) -> Result<(), ApplyError> {
+pub fn apply<R: Shown>(
+    records: &mut Records<R>,
+    event: &StoredEvent,
+    keys: &PersonKeys,
+    skips: &Skips,
+) -> Result<(), ApplyError> {
     let place = (event.tenant_id, event.aggregate_id);
+    if skips.contains(event.position) {
+        records.entry(place).or_insert_with(|| Folded::before(event)).pass_over(event);
+        return Ok(());
+    }
     let version = records.get(&place).map_or(0, |record| record.version);
     if event.sequence != version + 1 {
         return Err(ApplyError::Sequence { position: event.position, sequence: event.sequence, version });
+    }
+    if let Some(record) = records.get_mut(&place).filter(|record| !record.is_registered()) {
+        record.pass_over(event);
+        return Ok(());
     }
     let read: R::Event = keys.read(event)?;
     records.entry(place).or_insert_with(|| Folded::before(event)).evolve(event, &read);
@@ -149,6 +177,17 @@ impl<R: Shown> Folded<R> {
             review_since: None,
             added_at: BTreeMap::new(),
         }
+    }
+
+    /// Whether it was registered: its first event was not left out.
+    pub fn is_registered(&self) -> bool {
+        self.state.status() != Status::Unregistered
+    }
+
+    /// The record after an event that is left out.
+    fn pass_over(&mut self, event: &StoredEvent) {
+        self.version = event.sequence;
+        self.position = event.position;
     }
 
     /// The record after its next event, given as it is stored and as it was read.

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Import, Prospect, Record as _, Status};
+use domain::{Company, Prospect, Record as _, Status};
 use event_store::StoredEvent;
 use event_store::feed::{Feed, FeedError};
 use event_store::keyring::{KeyError, Keyring};
@@ -19,9 +19,11 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use crate::columns::{Cell, Kind, names};
+use crate::memory::is_without_rows;
 use crate::rebuild::shard::{Shard, weight_bytes};
 use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
 use crate::rows::{self, COMPANIES, DENORMALISED, MERGED_COMPANIES, PERSONAL, PROSPECTS};
+use crate::skips::{Skips, SkipsError};
 
 /// Differences that are told one by one; all are counted.
 pub const DIFFERENCES_MAX: usize = 20;
@@ -43,6 +45,9 @@ pub enum VerifyError {
     /// An event cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// It is not known what is left out.
+    #[error(transparent)]
+    Skips(#[from] SkipsError),
     /// Changes of companies are still on their way to rows.
     #[error("{0} companies' changes still had not reached all of their rows after {1} s")]
     Queued(i64, u64),
@@ -94,7 +99,8 @@ pub async fn verify_within(
     memory_bytes: usize,
 ) -> Result<Report, VerifyError> {
     let (generation, position) = settled(read, None, wait).await?;
-    let result = Comparison { log, read, keyring, position, memory_bytes }.compare(generation).await;
+    let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
+    let result = Comparison { log, read, keyring, skips, position, memory_bytes }.compare(generation).await;
     read.batch_execute("COMMIT").await?;
     result
 }
@@ -108,7 +114,8 @@ pub(crate) async fn verify_generation(
     memory_bytes: usize,
 ) -> Result<Report, VerifyError> {
     let (generation, position) = settled(read, Some(generation), Duration::ZERO).await?;
-    let result = Comparison { log, read, keyring, position, memory_bytes }.compare(generation).await;
+    let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
+    let result = Comparison { log, read, keyring, skips, position, memory_bytes }.compare(generation).await;
     read.batch_execute("COMMIT").await?;
     result
 }
@@ -141,6 +148,7 @@ struct Comparison<'a> {
     log: &'a Feed,
     read: &'a Client,
     keyring: &'a Keyring,
+    skips: Skips,
     position: i64,
     memory_bytes: usize,
 }
@@ -207,19 +215,24 @@ impl Comparison<'_> {
             events.retain(|event| event.position <= self.position);
             let Some(last) = events.last() else { return Err(FeedError::Hole(at + 1).into()) };
             at = last.position;
-            if let Some(event) = events.iter().find(|event| !SORTS.contains(&event.aggregate_type.as_str())) {
+            let is_unknown = |event: &&StoredEvent| {
+                let sort = event.aggregate_type.as_str();
+                !([Company::TYPE, Prospect::TYPE].contains(&sort) || is_without_rows(sort) || self.skips.contains(event.position))
+            };
+            if let Some(event) = events.iter().find(is_unknown) {
                 let (position, aggregate_type) = (event.position, event.aggregate_type.clone());
                 return Err(ApplyError::Sort { position, aggregate_type }.into());
             }
             events.retain(|event| event.aggregate_type == R::TYPE && part.shard.has(event.aggregate_id));
             let persons = events.iter().filter(|event| event.aggregate_type == Prospect::TYPE);
+            let persons = persons.filter(|event| !self.skips.contains(event.position));
             let persons = persons.map(|event| (event.tenant_id, event.aggregate_id));
             let keys = PersonKeys::fetch(self.log.client(), self.keyring, persons).await?;
             part.erased_since.extend(keys.erased_after(self.position));
             for event in &events {
                 let place = (event.tenant_id, event.aggregate_id);
                 let before = part.records.get(&place).map_or(0, weight_bytes);
-                apply(&mut part.records, event, &keys)?;
+                apply(&mut part.records, event, &keys, &self.skips)?;
                 bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
             }
             while bytes > bytes_max
@@ -233,6 +246,8 @@ impl Comparison<'_> {
                 part.left.push(left);
             }
         }
+        // Whose registration is left out has no rows.
+        part.records.retain(|_, record| record.is_registered());
         Ok(part)
     }
 
@@ -311,9 +326,6 @@ struct Part<R> {
     left: Vec<Shard>,
 }
 
-/// Every sort of record that there is; an import has no row.
-const SORTS: [&str; 3] = [Company::TYPE, Prospect::TYPE, Import::TYPE];
-
 static NOBODY: LazyLock<HashSet<Place>> = LazyLock::new(HashSet::new);
 
 /// The company that stands for this one: followed step by step, each company saying into which one it was merged.
@@ -374,7 +386,7 @@ fn index_of<'a>(mut names: impl Iterator<Item = &'a str>, wanted: &str) -> usize
 }
 
 /// Claims and matches of the log that do not belong to the records' states at its head, or are missing; the appender's part of I5. To
-/// be called while nothing is appended.
+/// be called while nothing is appended. What projections leave out is not left out here: whoever appended it took its claims.
 ///
 /// # Errors
 /// If the log cannot be read.
@@ -384,7 +396,7 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     const MATCHES: &str = "-- projector::verify::verify_claims, matches
         SELECT tenant_id, kind, key, aggregate_id FROM log.matches";
     let position = log.head().await?.position;
-    let fold = Comparison { log, read: log.client(), keyring, position, memory_bytes: usize::MAX };
+    let fold = Comparison { log, read: log.client(), keyring, skips: Skips::default(), position, memory_bytes: usize::MAX };
     let companies = fold.fold::<Company>(Shard::ALL, usize::MAX).await?.records;
     let prospects = fold.fold::<Prospect>(Shard::ALL, usize::MAX).await?.records;
     let mut report = Report { position, ..Report::default() };

@@ -12,6 +12,7 @@ mod rebuilding;
 mod refreshing;
 mod rows;
 mod service;
+mod skipping;
 mod stopping;
 mod support;
 mod verifying;

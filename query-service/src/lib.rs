@@ -26,6 +26,7 @@ pub mod routes;
 pub mod streams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use event_store::Keyring;
@@ -55,6 +56,8 @@ pub struct Service {
     pub reads: ReadLog,
     /// The feeds that are open.
     pub streams: Streams,
+    /// What has done nothing for so long although something waits is stuck.
+    pub stuck_after: Duration,
     /// When feeds end.
     pub shutdown: Shutdown,
 }
@@ -75,7 +78,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let reads = ReadLog::open(config.reads_database_url.as_ref().map(service_kit::config::Secret::expose))?;
     let authenticator = replicas.authenticator();
     let streams = Streams::default();
-    let service = Service { replicas, keyring, authenticator, reads, streams, shutdown: shutdown.clone() };
+    let stuck_after = config.common.stuck_after();
+    let service = Service { replicas, keyring, authenticator, reads, streams, stuck_after, shutdown: shutdown.clone() };
     let router = routes::router(Arc::new(service), health)?;
     let listener = TcpListener::bind(config.common.listen)
         .await

@@ -173,9 +173,61 @@ async fn projections_say_how_far_they_are() {
     event(&stack, 1, TENANT, &id(20), "{}").await;
     event(&stack, 2, TENANT, &id(20), "{}").await;
     stack.checkpoint(1).await;
-    let mut page = stack.get("/v1/projections").await.json();
-    let seconds = page["items"][0]["lag_seconds"].take();
+    let item = async || stack.get("/v1/projections").await.json()["items"][0].clone();
+    let mut now = item().await;
+    let (seconds, rate) = (now["lag_seconds"].take(), now["events_per_second"].take());
     // The event waits since the first of January 2026, whenever the step before it was taken.
     assert!(seconds.as_f64().is_some_and(|seconds| seconds >= 86_400.0), "{seconds}");
-    assert_snapshot!(page.to_string(), @r##"{"items":[{"applied_position":1,"generation":1,"head":2,"lag_events":1,"lag_seconds":null,"last_error":null,"position":1,"projection":"company_prospect","state":"live"}]}"##);
+    assert!(rate.as_f64().is_some_and(|rate| rate >= 0.0), "{rate}");
+    // A step was taken just now, so it goes on.
+    assert_snapshot!(now.to_string(), @r##"{"applied_position":1,"events_per_second":null,"generation":1,"head":2,"lag_events":1,"lag_seconds":null,"last_error":null,"position":1,"projection":"company_prospect","queued_companies":0,"state":"catching_up"}"##);
+    // None for a while is stuck.
+    stack.sql("UPDATE read.checkpoint_steps SET updated_at = now() - interval '61 seconds'").await;
+    assert_eq!(item().await["state"], "stuck");
+    stack.checkpoint(2).await;
+    assert_eq!(item().await["state"], "live");
+    // A generation that is built beside it, and then the one before it.
+    stack
+        .sql("INSERT INTO read.generations (projection, generation, code_version) VALUES ('company_prospect', 2, 1)")
+        .await;
+    stack
+        .sql(
+            "INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch)
+             VALUES ('company_prospect', 2, 0, 0, '')",
+        )
+        .await;
+    let states = async || {
+        let page = stack.get("/v1/projections").await.json();
+        let states: Vec<String> =
+            page["items"].as_array().expect("items").iter().map(|item| item["state"].to_string()).collect();
+        states.join(" ")
+    };
+    assert_eq!(states().await, "\"live\" \"rebuilding\"");
+    stack.sql("UPDATE read.live SET generation = 2").await;
+    assert_eq!(states().await, "\"paused\" \"catching_up\"");
+}
+
+/// Which event, and a name for why; what the event holds is another tenant's, perhaps.
+#[tokio::test]
+async fn the_last_error_of_a_projection_names_the_event_and_not_what_it_holds() {
+    let stack = Stack::new().await;
+    event(&stack, 1, OTHER_TENANT, &id(20), "{}").await;
+    event(&stack, 2, OTHER_TENANT, &id(20), "{}").await;
+    stack.checkpoint(1).await;
+    stack
+        .sql(
+            "INSERT INTO read.projection_errors (projection, generation, position, event_position, reason, error, happened_at)
+             VALUES ('company_prospect', 1, 2, 2, 'event_unreadable', 'unknown variant `Secret`', '2026-01-02T03:04:05Z')",
+        )
+        .await;
+    let item = async || stack.get("/v1/projections").await.json()["items"][0].clone();
+    let stopped = item().await;
+    assert_eq!(stopped["state"], "stuck", "{stopped}");
+    assert_snapshot!(stopped["last_error"].to_string(), @r##"{"at":"2026-01-02T03:04:05Z","position":2,"reason":"event_unreadable","stands":true}"##);
+    assert!(!stopped.to_string().contains("Secret"), "{stopped}");
+    let role = stack.role("prospectus_query").await;
+    assert!(role.query("SELECT error FROM read.projection_errors", &[]).await.is_err(), "the role cannot read more");
+    stack.checkpoint(2).await;
+    let past = item().await;
+    assert_eq!((past["state"].as_str(), past["last_error"]["stands"].as_bool()), (Some("live"), Some(false)), "{past}");
 }

@@ -23,6 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 /// No answer takes longer than this, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What has done nothing for so long is stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(60);
+
 pub const TENANT: &str = "00000000-0000-7000-8000-000000000001";
 pub const OTHER_TENANT: &str = "00000000-0000-7000-8000-000000000002";
 
@@ -104,8 +107,15 @@ impl Stack {
         let keyring = Keyring::parse(KEY_FILE).expect("keys");
         let reads = ReadLog::open(Some(&database.url_for("prospectus_reads"))).expect("a URL");
         let (streams, ending) = (Streams::default(), shutdown.clone());
-        let service =
-            Service { replicas: Arc::clone(&replicas), keyring, authenticator, reads, streams, shutdown: ending };
+        let service = Service {
+            replicas: Arc::clone(&replicas),
+            keyring,
+            authenticator,
+            reads,
+            streams,
+            stuck_after: STUCK_AFTER,
+            shutdown: ending,
+        };
         let router = router(Arc::new(service), Router::new()).expect("a router");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");

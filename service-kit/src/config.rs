@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Flags and variables of every service; flatten it into the service's own `clap` struct. A service gives `listen` its default
 /// with `#[command(mut_arg("listen", |arg| arg.default_value("127.0.0.1:8080")))]`.
@@ -16,6 +17,16 @@ pub struct CommonArgs {
     /// How to write them.
     #[arg(long, env = "PROSPECTUS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Pretty)]
     pub log_format: LogFormat,
+    /// What has done nothing for so many seconds although something waits is stuck: a projection, the relay, the sealer.
+    #[arg(long, env = "PROSPECTUS_STUCK_AFTER_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub stuck_after_seconds: u64,
+}
+
+impl CommonArgs {
+    /// How long what is stuck has done nothing.
+    pub fn stuck_after(&self) -> Duration {
+        Duration::from_secs(self.stuck_after_seconds)
+    }
 }
 
 /// Where the key file is, or its text; flatten it into the service's own `clap` struct.

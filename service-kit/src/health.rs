@@ -125,12 +125,15 @@ async fn answer(State(ready): State<Arc<Ready>>) -> Response {
     (status, axum::Json(serde_json::json!({"ready": is_ready, "checks": checks}))).into_response()
 }
 
-/// Sets the figure of a pool: connections that are in use now.
+/// Sets the figures of a pool: connections that are in use now, how many there may be, and who waits for one.
 #[expect(clippy::cast_precision_loss, reason = "a pool has few connections")]
 pub fn report_pool(name: impl Into<String>, pool: &Pool) {
     let status = pool.status();
     let used = status.size.saturating_sub(status.available);
-    metrics::gauge!("prospectus_pool_connections_in_use", "pool" => name.into()).set(used as f64);
+    let name = name.into();
+    metrics::gauge!("prospectus_pool_connections_in_use", "pool" => name.clone()).set(used as f64);
+    metrics::gauge!("prospectus_pool_connections_max", "pool" => name.clone()).set(status.max_size as f64);
+    metrics::gauge!("prospectus_pool_waiting", "pool" => name).set(status.waiting as f64);
 }
 
 fn prometheus(metrics: &Metrics, pools: &[(&'static str, Pool)]) -> Response {

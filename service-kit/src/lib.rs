@@ -15,3 +15,4 @@ pub mod problem;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod watchdog;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use service_kit::config::Secret;
+use time::OffsetDateTime;
 use tokio_postgres::Client;
 
-use super::Follower;
+use super::follower::Follower;
 
 /// How long NATS may take.
 const NATS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,17 +24,26 @@ pub(super) async fn look(primary: &Client, nats_url: &Secret) -> anyhow::Result<
     let connections: i64 = primary.query_one(SQL, &[]).await.context("the relay's connections")?.get(0);
     let name = "relay".to_owned();
     match tokio::time::timeout(NATS_TIMEOUT, last_position(nats_url)).await {
-        Ok(Ok((position, messages))) => {
+        Ok(Ok(Published { position, messages, at })) => {
             let more = json!({"messages": messages, "relay_connections": connections});
-            Follower::at(primary, name, position, more).await
+            let idle_seconds = at.map(|at| (OffsetDateTime::now_utc() - at).as_seconds_f64());
+            Follower::at(primary, name, position, idle_seconds, more).await
         }
         Ok(Err(error)) => Ok(Follower::unreachable(name, crate::output::describe(&error))),
         Err(_) => Ok(Follower::unreachable(name, format!("NATS did not answer within {} s", NATS_TIMEOUT.as_secs()))),
     }
 }
 
-/// The position of the stream's last message (0 in an empty stream), and how many it holds.
-async fn last_position(url: &Secret) -> anyhow::Result<(i64, u64)> {
+/// What the stream holds.
+struct Published {
+    /// Position of its last message; 0 in an empty stream.
+    position: i64,
+    messages: u64,
+    /// When that was published.
+    at: Option<OffsetDateTime>,
+}
+
+async fn last_position(url: &Secret) -> anyhow::Result<Published> {
     let client = async_nats::ConnectOptions::new()
         .connection_timeout(NATS_TIMEOUT)
         .connect(url.expose())
@@ -45,10 +55,11 @@ async fn last_position(url: &Secret) -> anyhow::Result<(i64, u64)> {
         .with_context(|| format!("the stream {STREAM}, which the relay makes when it starts"))?;
     let state = stream.cached_info().state.clone();
     if state.messages == 0 {
-        return Ok((0, 0));
+        return Ok(Published { position: 0, messages: 0, at: None });
     }
     let message = stream.get_raw_message(state.last_sequence).await.context("the stream's last message")?;
     let position =
         message.headers.get(POSITION).with_context(|| format!("the last message has no header {POSITION}"))?;
-    Ok((position.as_str().parse().context("the last message's position")?, state.messages))
+    let position = position.as_str().parse().context("the last message's position")?;
+    Ok(Published { position, messages: state.messages, at: Some(message.time) })
 }

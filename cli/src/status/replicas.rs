@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use service_kit::config::Secret;
 use service_kit::postgres::Database;
 use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
 
-use super::Follower;
+use super::follower::Follower;
 
 /// Those that stream from the primary now.
 pub(super) async fn streaming(client: &Client) -> anyhow::Result<Vec<Value>> {
@@ -32,16 +33,43 @@ pub(super) async fn look(primary: &Client, urls: &[Secret]) -> anyhow::Result<Ve
         let database = Database::parse(url.expose(), "prospectus")?;
         let name = format!("replica {}", database.name());
         followers.push(match ask(&database).await {
-            Ok((position, more)) => Follower::at(primary, name, position, more).await?,
+            Ok(replayed) => {
+                let more = json!({
+                    "epoch": replayed.epoch, "in_recovery": replayed.replayed.is_some(),
+                    "replay_lag_bytes": behind_bytes(primary, replayed.replayed).await?,
+                    "last_replayed_seconds_ago": replayed.seconds_ago,
+                });
+                Follower::at(primary, name, replayed.position, None, more).await?
+            }
             Err(error) => Follower::unreachable(name, crate::output::describe(&error)),
         });
     }
     Ok(followers)
 }
 
-async fn ask(database: &Database) -> anyhow::Result<(i64, Value)> {
+/// How far a replica has replayed.
+struct Replayed {
+    position: i64,
+    epoch: Option<String>,
+    /// None where it is no replica.
+    replayed: Option<PgLsn>,
+    /// How long ago the transaction that it replayed last was committed.
+    seconds_ago: Option<f64>,
+}
+
+async fn ask(database: &Database) -> anyhow::Result<Replayed> {
     const SQL: &str = "-- cli::status::replicas::ask
-        SELECT h.position, h.epoch, pg_is_in_recovery() FROM log.head AS h";
+        SELECT h.position, h.epoch, CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END,
+               CASE WHEN pg_is_in_recovery() THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8
+        FROM log.head AS h";
     let row = database.client().await?.query_one(SQL, &[]).await?;
-    Ok((row.get(0), json!({"epoch": row.get::<_, Option<&str>>(1), "in_recovery": row.get::<_, bool>(2)})))
+    Ok(Replayed { position: row.get(0), epoch: row.get(1), replayed: row.get(2), seconds_ago: row.get(3) })
+}
+
+/// How much of the primary's write-ahead log is not replayed at this place.
+async fn behind_bytes(primary: &Client, replayed: Option<PgLsn>) -> anyhow::Result<Option<i64>> {
+    const SQL: &str = "-- cli::status::replicas::behind_bytes
+        SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), $1 /* replayed */), 0)::bigint";
+    let Some(replayed) = replayed else { return Ok(None) };
+    Ok(Some(primary.query_one(SQL, &[&replayed]).await.context("the primary's write-ahead log")?.get(0)))
 }

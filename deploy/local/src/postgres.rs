@@ -38,6 +38,9 @@ const SETTINGS: &[&str] = &[
     "max_slot_wal_keep_size=16GB",
     "checkpoint_timeout=10min",
     "jit=off",
+    // What statements cost, for `prospectus status --performance`; not those that may hold a password.
+    "shared_preload_libraries=pg_stat_statements",
+    "pg_stat_statements.track_utility=off",
     "random_page_cost=1.1",
     // A replica's long query holds back the primary's vacuum rather than being cancelled.
     "hot_standby_feedback=on",
@@ -225,6 +228,8 @@ pub(crate) async fn set_up(data: &Data, port: u16) -> Result<(), StackError> {
     migrations::migrate(&mut client)
         .await
         .map_err(|error| StackError::Database { what: "migrating".to_owned(), message: error.to_string() })?;
+    let counted = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
+    client.batch_execute(counted).await.map_err(StackError::database("making the extension pg_stat_statements"))?;
     for (role, password) in &data.role_passwords {
         // Both are ours: a fixed name, and letters, digits, - and _.
         let set = format!("ALTER ROLE {role} PASSWORD '{password}'");

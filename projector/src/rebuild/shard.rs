@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::connection::connect;
 use crate::projection::StepError;
 use crate::record::{Folded, Records, Shown, apply};
+use crate::skips::Skips;
 
 /// Positions that one query looks at: no snapshot of the server's is kept for long.
 const PAGE_POSITIONS: i64 = 50_000;
@@ -84,6 +85,7 @@ pub(crate) struct Source {
     pub(crate) database: Database,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) head: i64,
+    pub(crate) skips: Arc<Skips>,
 }
 
 /// Some events in their order, and the keys of the persons whose they are.
@@ -119,7 +121,7 @@ pub(crate) async fn fold<R: Shown>(
         for (number, event) in events.iter().enumerate().filter(|(_, event)| part.shard.has(event.aggregate_id)) {
             let place = (event.tenant_id, event.aggregate_id);
             let before = part.records.get(&place).map_or(0, weight_bytes);
-            apply(&mut part.records, event, &keys)?;
+            apply(&mut part.records, event, &keys, &source.skips)?;
             bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
             taken += 1;
             if number % EVENTS_AT_A_TIME == 0 {
@@ -143,6 +145,8 @@ pub(crate) async fn fold<R: Shown>(
         }
     }
     reading.join_next().await.expect("it was spawned").expect("reading does not panic")?;
+    // Whose registration is left out has no row.
+    part.records.retain(|_, record| record.is_registered());
     Ok(part)
 }
 
@@ -189,7 +193,7 @@ async fn read(
             let events = std::mem::take(&mut events);
             bytes = 0;
             let keys = match &keyring {
-                Some(keyring) => keys(&keys_client, keyring, &events).await?,
+                Some(keyring) => keys(&keys_client, keyring, &source.skips, &events).await?,
                 None => PersonKeys::default(),
             };
             if batches.send(Batch { events, keys }).await.is_err() || ended {
@@ -216,8 +220,15 @@ async fn prepare(client: &Client, shard: Shard) -> Result<Statement, tokio_postg
         .await
 }
 
-async fn keys(client: &Client, keyring: &Keyring, events: &[StoredEvent]) -> Result<PersonKeys, StepError> {
-    let persons = events.iter().map(|event| (event.tenant_id, event.aggregate_id));
+async fn keys(
+    client: &Client,
+    keyring: &Keyring,
+    skips: &Skips,
+    events: &[StoredEvent],
+) -> Result<PersonKeys, StepError> {
+    // What is left out may be so because its key is missing.
+    let read = events.iter().filter(|event| !skips.contains(event.position));
+    let persons = read.map(|event| (event.tenant_id, event.aggregate_id));
     PersonKeys::fetch(client, keyring, persons).await.map_err(|source| match source {
         KeyError::Database(error) => error.into(),
         source => StepError::Key { position: events.first().map_or(0, |event| event.position), source },

@@ -1,9 +1,11 @@
 //! `GET /v1/projections`
 
+use std::time::Duration;
+
 use axum::response::Response;
 use deadpool_postgres::Object;
 use futures_util::join;
-use serde::Serialize;
+use projector::states::Generation;
 use service_kit::auth::Permission;
 use service_kit::problem::Problem;
 
@@ -15,40 +17,16 @@ use crate::read::{Question, Snapshot, State};
 use crate::reads::ShownRecords;
 use crate::replicas::Scope;
 
-struct Projections;
-
-/// How far one generation of a projection is. Its position is the complete one, with what is still being carried to prospects' rows of
-/// any tenant counted as missing.
-#[derive(Debug, Serialize)]
-struct Projection {
-    #[serde(rename = "projection")]
-    name: String,
-    generation: i32,
-    position: i64,
-    applied_position: i64,
-    head: i64,
-    lag_events: i64,
-    lag_seconds: f64,
-    state: &'static str,
-    /// Nothing stores it yet.
-    last_error: Option<String>,
+struct Projections {
+    stuck_after: Duration,
 }
 
 impl Question for Projections {
-    type Data = Vec<Projection>;
+    type Data = Vec<Generation>;
     const SCOPE: Scope = Scope::ReadTables;
 
-    async fn ask(&self, client: &mut Object, _: i32) -> Result<Snapshot<Vec<Projection>>, ReadError> {
-        // A generation that is newer than the live one is being built; an older one is kept for a roll-back.
-        const SQL: &str = "-- query_service::routes::projections
-            SELECT p.projection, p.generation, p.complete_position, h.position,
-                   coalesce(greatest(extract(epoch FROM clock_timestamp() - p.waits_since), 0), 0)::float8,
-                   l.generation, p.epoch, p.applied_position
-            FROM read.progress() AS p
-            CROSS JOIN log.head AS h
-            LEFT JOIN read.live AS l USING (projection)
-            ORDER BY p.projection, p.generation";
-        let statement = client.prepare_cached(SQL).await?;
+    async fn ask(&self, client: &mut Object, _: i32) -> Result<Snapshot<Vec<Generation>>, ReadError> {
+        let statement = client.prepare_cached(Generation::SQL).await?;
         let (begun, rows, ended) = join!(
             client.batch_execute("BEGIN READ ONLY"),
             client.query(&statement, &[]),
@@ -58,37 +36,22 @@ impl Question for Projections {
         let rows = rows?;
         ended?;
         let mut state = State { generation: None, position: 0, epoch: String::new() };
-        let mut projections = Vec::with_capacity(rows.len());
+        let mut generations = Vec::with_capacity(rows.len());
         for row in rows {
-            let (generation, position, head): (i32, i64, i64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-            let live: Option<i32> = row.try_get(5)?;
-            if live == Some(generation) {
-                state.position = position;
-                state.epoch = row.try_get(6)?;
+            let generation = Generation::from_row(&row, self.stuck_after)?;
+            if generation.live == Some(generation.generation) {
+                state.position = generation.position;
+                state.epoch.clone_from(&generation.epoch);
             }
-            projections.push(Projection {
-                name: row.try_get(0)?,
-                generation,
-                position,
-                applied_position: row.try_get(7)?,
-                head,
-                lag_events: (head - position).max(0),
-                lag_seconds: row.try_get(4)?,
-                state: match live {
-                    Some(live) if live == generation => "live",
-                    Some(live) if live > generation => "previous",
-                    _ => "building",
-                },
-                last_error: None,
-            });
+            generations.push(generation);
         }
-        Ok(Snapshot { state, data: projections })
+        Ok(Snapshot { state, data: generations })
     }
 }
 
 /// How far each projection is, on the replica that is asked.
 #[utoipa::path(get, path = "/v1/projections", tag = "log", params(ReadHeaders),
-    responses((status = 200, description = "`items`: projection; generation; position: every event up to it shows in all rows; applied_position: every event up to it is taken in, but changes of companies may still be on their way to their prospects; head of the log; lag_events behind it; lag_seconds: the age of the oldest event that does not show everywhere; state (live, building or previous); last_error: always null, for no error is stored yet"),
+    responses((status = 200, description = "`items`: projection; generation; state: live, catching_up (events wait, and it takes them in), rebuilding (beside the live one), paused (the one before, kept for a roll-back) or stuck (it has stopped at an event that cannot be applied, or done nothing for a while although something waits); position: every event up to it shows in all rows; applied_position: every event up to it is taken in, but changes of companies may still be on their way to their prospects; head of the log; lag_events behind it; lag_seconds: the age of the oldest event that does not show everywhere; events_per_second lately; queued_companies, whose changes are on their way; last_error: null, or position of the event that could not be applied, reason, at, and stands: whether the projection still stands there"),
         (status = 304, description = "If-None-Match has the answer's ETag"),
         (status = 503, description = "Not fresh enough yet, or no replica answers")))]
 pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Response, Problem> {
@@ -96,7 +59,8 @@ pub(super) async fn list((service, principal, uri, headers): Parts) -> Result<Re
     let mut parameters = Parameters::parse(uri.query(), &[])?;
     let wanted = Wanted::parse(&headers, &mut parameters);
     parameters.check()?;
-    let snapshot = service.replicas.read(&Projections, &wanted).await?;
+    let question = Projections { stuck_after: service.stuck_after };
+    let snapshot = service.replicas.read(&question, &wanted).await?;
     let body = serde_json::json!({"items": snapshot.data}).to_string().into_bytes();
     Ok(ShownRecords::default().on(answer_tagged(body, &snapshot.state, &headers)))
 }
