@@ -11,9 +11,10 @@ use domain::prospect::EraseProspect;
 use domain::value::Line;
 use domain::{Prospect, ProspectCommand};
 use event_store::erasures::KeptErasure;
-use event_store::{Executor, Metadata, Request, Store};
+use event_store::{Executor, Keyring, Metadata, Request, Store};
 use serde_json::{Map, Value, json};
 use service_kit::config::KeyringArgs;
+use service_kit::postgres::Database;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Client;
@@ -62,7 +63,11 @@ pub enum Command {
 pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
     match command {
         Command::List { tenant } => list(tenant.as_deref(), primary).await,
-        Command::Reapply { since, file, keyring } => reapply(*since, file, keyring, primary).await,
+        Command::Reapply { since, file, keyring } => {
+            let client = primary.connect_migrated().await?;
+            let keyring = Arc::new(primary::keyring(keyring, &client).await?);
+            reapply(*since, file, keyring, &client, primary.database()).await
+        }
     }
 }
 
@@ -105,14 +110,17 @@ struct Reapplied {
     unknown: usize,
 }
 
-async fn reapply(
+/// Erases again whom the lists, or the log itself, say to be erased since then.
+///
+/// # Errors
+/// If a list cannot be read, a person's key row is missing, or the database fails.
+pub(crate) async fn reapply(
     since: OffsetDateTime,
     files: &[PathBuf],
-    keyring: &KeyringArgs,
-    primary: &Primary,
+    keyring: Arc<Keyring>,
+    client: &Client,
+    database: &Database,
 ) -> anyhow::Result<Output> {
-    let client = primary.connect_migrated().await?;
-    let keyring = Arc::new(primary::keyring(keyring, &client).await?);
     // In the order in which they were erased.
     let mut wanted: BTreeMap<(OffsetDateTime, Uuid), Uuid> = BTreeMap::new();
     for file in files {
@@ -120,10 +128,10 @@ async fn reapply(
             wanted.insert((erasure.erased_at, erasure.person_id), erasure.tenant_id);
         }
     }
-    let said = said_by_the_log(&client, since).await?;
+    let said = said_by_the_log(client, since).await?;
     wanted.extend(said.into_iter().map(|(at, tenant, person)| ((at, person), tenant)));
 
-    let (store, task) = Store::open(primary.database(), keyring);
+    let (store, task) = Store::open(database, keyring);
     let prospects = Executor::new(store, 0);
     let mut reapplied = Reapplied::default();
     let mut result = Ok(());
@@ -133,7 +141,7 @@ async fn reapply(
         if !met.insert((tenant, person)) {
             continue;
         }
-        result = one(&client, &prospects, tenant, person, &mut reapplied).await;
+        result = one(client, &prospects, tenant, person, &mut reapplied).await;
         if result.is_err() {
             break;
         }
@@ -233,7 +241,7 @@ fn metadata() -> Metadata {
     }
 }
 
-fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+pub(crate) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
     OffsetDateTime::parse(&whole, &Rfc3339)
         .map_err(|_| "give a time such as 2026-01-31T00:00:00Z, or a date such as 2026-01-31".to_owned())

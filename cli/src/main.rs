@@ -5,6 +5,7 @@
 
 mod api;
 mod audit;
+mod backup;
 mod domains;
 mod erasures;
 mod import;
@@ -14,6 +15,7 @@ mod log;
 mod migrate;
 mod output;
 mod primary;
+mod restore;
 mod sql_roles;
 mod status;
 mod tenants;
@@ -57,6 +59,8 @@ enum Command {
     Erasures(erasures::Command),
     #[command(subcommand)]
     Log(log::Command),
+    Backup(Box<backup::Args>),
+    Restore(Box<restore::Args>),
 }
 
 #[tokio::main]
@@ -83,5 +87,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Import(args) => import::run(args).await,
         Command::Erasures(command) => erasures::run(command, &primary()?).await,
         Command::Log(command) => log::run(command, &primary()?).await,
+        Command::Backup(args) => backup::run(args, primary).await,
+        Command::Restore(args) => restore::run(args).await,
     }
 }

@@ -1,9 +1,11 @@
 //! The promises of the whole system, kept by real processes.
 
+mod backups;
 mod bad_input;
 mod batch;
 mod crashes;
 mod erasing;
+mod failover;
 mod following;
 mod history;
 mod importing;

@@ -14,7 +14,7 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 ///
 /// # Errors
 /// If the file cannot be read, or has something else or nothing in it.
-pub(super) fn heads(path: &Path) -> anyhow::Result<Vec<SignedHead>> {
+pub(crate) fn heads(path: &Path) -> anyhow::Result<Vec<SignedHead>> {
     let text = text(path)?;
     let mut heads = Vec::new();
     for value in Deserializer::from_str(&text).into_iter::<Value>() {
