@@ -128,6 +128,11 @@ impl Replicas {
         self.ordinary.iter().chain(&self.fallback)
     }
 
+    /// Those that are read, or would be if they worked.
+    fn candidates(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.ordinary.iter().filter(|one| !(self.replicas_only && one.takes_writes())).chain(&self.fallback)
+    }
+
     /// Those of the list that may be read now: the replicas that work; while there is none, the primary.
     fn readable(&self) -> impl Iterator<Item = &Arc<Replica>> + Clone {
         let any_replica = self.ordinary.iter().any(|one| one.is_healthy() && !one.takes_writes());
@@ -206,7 +211,7 @@ impl Replicas {
             tokio::time::sleep_until(deadline.min(Instant::now() + FANOUT_LOOK_EVERY)).await;
             return;
         }
-        let _waiting: Vec<Waiting> = self.every().map(Waiting::new).collect();
+        let _waiting: Vec<Waiting> = self.candidates().map(Waiting::new).collect();
         while !has_it() {
             match timeout_at(deadline, moved.changed()).await {
                 Ok(Ok(())) => {}
@@ -237,12 +242,18 @@ impl Replicas {
 
     /// Returns once some server answers, or at the deadline.
     pub(crate) async fn wait_for_any(&self, deadline: Instant) {
-        let answers = self.every().map(|replica| {
+        let answers = self.candidates().map(|replica| {
             replica.hurry.notify_one();
             let mut healthy = replica.healthy.subscribe();
             // The sender lives as long as the replica, so this cannot fail.
             Box::pin(async move { _ = healthy.wait_for(|healthy| *healthy).await })
         });
+        let answers: Vec<_> = answers.collect();
+        if answers.is_empty() {
+            // The only servers take writes, and may not be read.
+            tokio::time::sleep_until(deadline).await;
+            return;
+        }
         // At the deadline the caller looks for itself.
         let _ = timeout_at(deadline, select_all(answers)).await;
     }

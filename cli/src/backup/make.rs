@@ -42,6 +42,8 @@ struct Before {
     started_at: OffsetDateTime,
     position: i64,
     first_wal: String,
+    /// How many files of the write-ahead log have the same middle part of their names.
+    files_per_log: i64,
     major: u32,
     database_bytes: u64,
 }
@@ -112,7 +114,8 @@ async fn before(client: &Client) -> anyhow::Result<Before> {
                current_setting('server_version_num')::int / 10000,
                (SELECT sum(pg_database_size(d.oid)) FROM pg_database AS d)::bigint,
                current_setting('archive_mode') <> 'off'
-                   AND (current_setting('archive_command') NOT IN ('', '(disabled)') OR current_setting('archive_library') <> '')";
+                   AND (current_setting('archive_command') NOT IN ('', '(disabled)') OR current_setting('archive_library') <> ''),
+               (SELECT 4294967296 / s.setting::bigint FROM pg_settings AS s WHERE s.name = 'wal_segment_size')";
     let row = client.query_one(SQL, &[]).await?;
     ensure!(
         row.get::<_, bool>(5),
@@ -123,6 +126,7 @@ async fn before(client: &Client) -> anyhow::Result<Before> {
         started_at: row.get(0),
         position: row.get(1),
         first_wal: row.get(2),
+        files_per_log: row.get(6),
         major: u32::try_from(row.get::<_, i32>(3))?,
         database_bytes: u64::try_from(row.get::<_, i64>(4))?,
     })
@@ -170,7 +174,7 @@ async fn take(
     }
     let file = File::open(&path)?;
     file.sync_all()?;
-    has_its_wal(backups, &before.first_wal)?;
+    has_its_wal(backups, before)?;
     Ok(file.metadata()?.len())
 }
 
@@ -251,8 +255,8 @@ async fn archiving_fails(client: &Client) -> String {
 }
 
 /// Fails unless the write-ahead log that the backup needs is here, from the first file on and without a hole.
-fn has_its_wal(backups: &Backups, first_wal: &str) -> anyhow::Result<()> {
-    let archived = backups.archived()?;
+fn has_its_wal(backups: &Backups, before: &Before) -> anyhow::Result<()> {
+    let (archived, first_wal) = (backups.archived()?, before.first_wal.as_str());
     let timeline = &first_wal[..8];
     // The server archives a note of the backup after the last file that it needs.
     let noted = archived
@@ -263,9 +267,14 @@ fn has_its_wal(backups: &Backups, first_wal: &str) -> anyhow::Result<()> {
         .map(|(name, _)| name.as_str())
         .filter(|name| is_segment(name) && name.starts_with(timeline) && *name >= first_wal)
         .collect();
+    let number = |name: &str| -> anyhow::Result<i64> {
+        Ok(i64::from_str_radix(&name[8..16], 16)? * before.files_per_log + i64::from_str_radix(&name[16..24], 16)?)
+    };
+    let last = number(segments.last().unwrap_or(&first_wal))?;
+    let dense = i64::try_from(segments.len())? == last - number(first_wal)? + 1;
     ensure!(
-        noted && segments.first() == Some(&first_wal),
-        "the write-ahead log from {first_wal} on is not in {}: the primary's archive_command puts it elsewhere",
+        noted && dense && segments.first() == Some(&first_wal),
+        "the write-ahead log from {first_wal} on is not, or not wholly, in {}: does the primary's archive_command put it elsewhere?",
         backups.wal().display()
     );
     Ok(())

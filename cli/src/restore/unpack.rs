@@ -71,7 +71,7 @@ pub async fn unpack(backups: &Backups, record: &Record, identity: &Path, into: &
     if let Some(account) = account {
         account.run(&mut tar);
     }
-    let tar = tar.spawn().context("tar cannot be run")?;
+    let tar = tar.current_dir("/").spawn().context("tar cannot be run")?;
     let (decrypted, unpacked) = tokio::try_join!(age.wait_with_output(), tar.wait_with_output())?;
     well("age", &decrypted).context("the backup cannot be decrypted; is this its identity?")?;
     well("tar", &unpacked)?;

@@ -243,8 +243,12 @@ pub(crate) async fn rewind(
     primary_port: u16,
 ) -> Result<(), StackError> {
     let directory = directory(data, seat);
-    // pg_rewind has a server that did not end in order recover first, which a standby refuses to do alone.
+    // A server that did not end in order must recover first, which one that is marked as a standby refuses to do alone. pg_rewind would see
+    // to it, but not where recovery was itself cut off in order: it takes that for a standby that had nothing of its own, and rewinds nothing.
     remove_standby_mark(data, seat)?;
+    let mut recover = Command::new(postgres.program("postgres"));
+    recover.arg("--single").arg("-D").arg(&directory).arg("template1").stdin(std::process::Stdio::null());
+    run("postgres --single", recover, account).await?;
     let mut command = Command::new(postgres.program("pg_rewind"));
     command.arg("-D").arg(&directory).arg("--source-server").arg(source(data, primary_port, "pg_rewind"));
     run("pg_rewind", command, account).await?;

@@ -87,6 +87,8 @@ impl fmt::Display for Lsn {
 
 /// What a standby says of itself.
 struct Received {
+    /// The newest timeline that it has write-ahead log of: one that is behind in that has followed nobody since, whatever its place.
+    timeline: String,
     /// How far it has the write-ahead log on its disk.
     lsn: u64,
     /// Whether nothing more is on its way to it.
@@ -115,9 +117,11 @@ impl Stack {
             self.start_part(Part::Primary).await?;
             return Err(error);
         }
-        let best = answers.iter().filter_map(|(part, answer)| Some((answer.as_ref().ok()?.lsn, *part)));
+        let best = answers
+            .iter()
+            .filter_map(|(part, answer)| answer.as_ref().ok().map(|one| ((&one.timeline, one.lsn), *part)));
         // Of two that have received the same, the first.
-        let chosen = best.max_by_key(|(lsn, part)| (*lsn, std::cmp::Reverse(*part))).map(|(_, part)| part);
+        let chosen = best.max_by_key(|(most, part)| (*most, std::cmp::Reverse(*part))).map(|(_, part)| part);
         let chosen = chosen.ok_or_else(|| StackError::Promotion("no replica answers".to_owned()))?;
         let received = answers
             .iter()
@@ -224,7 +228,8 @@ impl Stack {
                    NOT EXISTS (SELECT FROM pg_stat_wal_receiver AS r WHERE r.status = 'streaming')
                    AND (pg_last_wal_receive_lsn() IS NOT NULL
                         OR EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.backend_type = 'startup'
-                                   AND a.wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval', 'RecoveryPause')))";
+                                   AND a.wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval', 'RecoveryPause'))),
+                   (SELECT max(left(f.name, 8)) FROM pg_ls_waldir() AS f WHERE f.name ~ '^[0-9A-F]{24}$')";
         let client = postgres::connect_to(&self.shared.data, self.port(part), "postgres").await;
         let client = client.map_err(|error| error.to_string())?;
         let row = client.query_one(SQL, &[]).await.map_err(|error| service_kit::postgres::describe(&error))?;
@@ -232,7 +237,7 @@ impl Stack {
             return Err("it is not a standby".to_owned());
         }
         let lsn = u64::try_from(row.get::<_, i64>(1)).map_err(|error| error.to_string())?;
-        Ok(Received { lsn, drained: row.get(2) })
+        Ok(Received { timeline: row.get::<_, Option<String>>(3).unwrap_or_default(), lsn, drained: row.get(2) })
     }
 
     /// Stops the primary for good: the supervisor does not start it again, none of its processes is left, and whoever starts it by hand
@@ -306,13 +311,23 @@ impl Stack {
         Ok(behind)
     }
 
+    /// Waits until the server in a seat streams on the primary's own timeline. That it streams is not enough: one that has gone beyond
+    /// where the primary's timeline began connects again and again, and is turned away each time.
     async fn streams(&self, primary: &Client, seat: Part) -> Result<bool, StackError> {
-        const SQL: &str = "-- local_stack::promote::streams
-            SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')";
+        const TIMELINE: &str = "-- local_stack::promote::streams, timeline
+            SELECT ('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))::bit(64)::bigint::int";
+        const RECEIVES: &str = "-- local_stack::promote::streams, receives
+            SELECT EXISTS (SELECT FROM pg_stat_wal_receiver AS r WHERE r.status = 'streaming' AND r.received_tli = $1)";
+        let timeline = primary.query_one(TIMELINE, &[]).await.map_err(StackError::database("the new timeline"))?;
+        let timeline: i32 = timeline.get(0);
+        let port = self.port(self.shared.seats.part(seat));
         let started = Instant::now();
         while started.elapsed() < FOLLOWS {
-            let row = primary.query_one(SQL, &[&seat.name()]).await;
-            if row.map_err(StackError::database("asking who streams"))?.get(0) {
+            let receives = tokio::time::timeout(ANSWER, async {
+                let standby = postgres::connect_to(&self.shared.data, port, "postgres").await.ok()?;
+                Some(standby.query_one(RECEIVES, &[&timeline]).await.ok()?.get::<_, bool>(0))
+            });
+            if receives.await.ok().flatten() == Some(true) {
                 return Ok(true);
             }
             tokio::time::sleep(LOOK).await;
