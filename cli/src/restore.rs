@@ -83,7 +83,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Output> {
     let target =
         Target { to: args.to, wal: backups.wal(), identity: args.identity.clone(), database: args.database.clone() };
     let server = Server::start(&directory, record.postgres, &target).await?;
-    let checked = checks::run(&server.url(), record.started_at, &args.erasures, keyring, anchors).await;
+    let checked = checks::run(&server.url(), record.started_at, &args.erasures, &keyring, anchors).await;
     let stopped = server.stop().await;
     let checked = checked.with_context(|| {
         format!(

@@ -50,8 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<Output> {
         // Without any backup nobody can use it, but then something is wrong and nothing is removed.
         None => 0,
     };
-    let overdue =
-        kept.iter().filter(|record| record.ok && record.started_at < limit).map(|record| record.label.clone()).next();
+    let overdue = kept.iter().find(|record| record.ok && record.started_at < limit).map(|record| record.label.clone());
     let mut text =
         format!("{} backups and {files} files of the write-ahead log have expired and are removed\n", expired.len());
     if let Some(label) = &overdue {

@@ -53,7 +53,7 @@ pub async fn run(
     url: &Secret,
     since: OffsetDateTime,
     lists: &[PathBuf],
-    keyring: Secret,
+    keyring: &Secret,
     mut anchors: Anchors,
 ) -> anyhow::Result<Checked> {
     const DENSE: &str = "-- cli::restore::checks::run, dense

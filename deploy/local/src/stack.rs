@@ -37,6 +37,7 @@ pub enum Ports {
 
 /// What to start.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line, independent of the others")]
 pub struct Options {
     /// Where it lives.
     pub data_directory: PathBuf,
