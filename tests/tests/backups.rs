@@ -273,8 +273,9 @@ async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let said = restore("damaged", &[]).await;
     assert!(said.contains("age failed"), "{said}");
     std::fs::write(&path, &whole).expect("written");
-    let missing =
-        backups.join("wal").join(names().iter().find(|name| name.starts_with(&first)).expect("the first file"));
+    // The newest whole file, which every restore to the end reads.
+    let newest = names().into_iter().filter(|name| name.as_bytes()[24] == b'-').max().expect("files");
+    let missing = backups.join("wal").join(newest);
     std::fs::write(&missing, b"age-encryption.org/v1 no more").expect("written");
     let said = restore("damaged_wal", &[]).await;
     assert!(said.contains("PostgreSQL ended while it recovered") && said.contains("restore-wal"), "{said}");
