@@ -271,11 +271,9 @@ async fn order(line: &str) -> anyhow::Result<ExitCode> {
     stream.write_all(format!("{line}\n").as_bytes()).await?;
     let mut answer = String::new();
     tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await?;
-    match answer.strip_prefix("error: ") {
-        Some(error) => anyhow::bail!("{error}"),
-        None => {
-            print!("{answer}");
-            Ok(ExitCode::SUCCESS)
-        }
+    if let Some(error) = answer.strip_prefix("error: ") {
+        anyhow::bail!("{error}");
     }
+    print!("{answer}");
+    Ok(ExitCode::SUCCESS)
 }

@@ -68,7 +68,7 @@ impl fmt::Display for Promotion {
                 Behind::Rewound => writeln!(out, "{server} was rewound and follows it")?,
                 Behind::Copied(why) => writeln!(out, "{server} was made anew and follows it ({why})")?,
                 Behind::LeftOut(why) => {
-                    writeln!(out, "{server} is held off and is made anew when it is started ({why})")?
+                    writeln!(out, "{server} is held off and is made anew when it is started ({why})")?;
                 }
             }
         }
