@@ -5,7 +5,7 @@ DENY := target/tools/bin/cargo-deny
 
 .PHONY: setup build up test check bench clean
 
-setup: ## install what is missing: PostgreSQL 15 or later, nats-server
+setup: ## install what is missing: PostgreSQL 15 or later, nats-server, age
 	@deploy/local/install.sh
 
 build: ## every binary, optimised

@@ -7,6 +7,8 @@ mod prove;
 mod terminal;
 mod verify;
 
+pub(crate) use kept::heads;
+
 use crate::output::Output;
 use crate::primary::Primary;
 

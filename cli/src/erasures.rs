@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use domain::Prospect;
 use domain::prospect::EraseProspect;
 use event_store::erasures::KeptErasure;
-use event_store::{Executor, Forgotten, Metadata, Request, Store};
+use event_store::{Executor, Forgotten, Keyring, Metadata, Request, Store};
 use serde_json::{Value, json};
 use service_kit::config::KeyringArgs;
+use service_kit::postgres::Database;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_postgres::Client;
@@ -64,7 +65,11 @@ pub enum Command {
 pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output> {
     match command {
         Command::List { tenant } => list(tenant.as_deref(), primary).await,
-        Command::Reapply { since, file, keyring, log_only: _ } => reapply(*since, file, keyring, primary).await,
+        Command::Reapply { since, file, keyring, log_only: _ } => {
+            let client = primary.connect_migrated().await?;
+            let keyring = Arc::new(primary::keyring(keyring, &client).await?);
+            reapply(*since, file, keyring, &client, primary.database()).await
+        }
     }
 }
 
@@ -107,14 +112,17 @@ struct Reapplied {
     unknown: usize,
 }
 
-async fn reapply(
+/// Erases again whom the lists, or the log itself, say to be erased since then.
+///
+/// # Errors
+/// If a list cannot be read, a person's key row is missing, or the database fails.
+pub(crate) async fn reapply(
     since: OffsetDateTime,
     files: &[PathBuf],
-    keyring: &KeyringArgs,
-    primary: &Primary,
+    keyring: Arc<Keyring>,
+    client: &Client,
+    database: &Database,
 ) -> anyhow::Result<Output> {
-    let client = primary.connect_migrated().await?;
-    let keyring = Arc::new(primary::keyring(keyring, &client).await?);
     // In the order in which they were erased.
     let mut wanted: BTreeMap<(OffsetDateTime, Uuid), Uuid> = BTreeMap::new();
     for file in files {
@@ -122,10 +130,10 @@ async fn reapply(
             wanted.insert((erasure.erased_at, erasure.person_id), erasure.tenant_id);
         }
     }
-    let said = said_by_the_log(&client, since).await?;
+    let said = said_by_the_log(client, since).await?;
     wanted.extend(said.into_iter().map(|(at, tenant, person)| ((at, person), tenant)));
 
-    let (store, task) = Store::open(primary.database(), keyring);
+    let (store, task) = Store::open(database, keyring);
     let prospects = Executor::new(store, 0);
     let mut reapplied = Reapplied::default();
     let mut result = Ok(());
@@ -135,7 +143,7 @@ async fn reapply(
         if !met.insert((tenant, person)) {
             continue;
         }
-        result = one(&client, &prospects, tenant, person, &mut reapplied).await;
+        result = one(client, &prospects, tenant, person, &mut reapplied).await;
         if result.is_err() {
             break;
         }
@@ -216,7 +224,7 @@ fn metadata() -> Metadata {
     }
 }
 
-fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+pub(crate) fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
     OffsetDateTime::parse(&whole, &Rfc3339)
         .map_err(|_| "give a time such as 2026-01-31T00:00:00Z, or a date such as 2026-01-31".to_owned())

@@ -5,6 +5,7 @@
 
 mod api;
 mod audit;
+mod backup;
 mod domains;
 mod erasures;
 mod import;
@@ -17,6 +18,7 @@ mod primary;
 mod projection;
 mod schema;
 mod rebuild;
+mod restore;
 mod sql_roles;
 mod status;
 mod tenants;
@@ -68,6 +70,8 @@ enum Command {
     Projection(projection::Command),
     #[command(subcommand)]
     Schema(schema::Command),
+    Backup(Box<backup::Args>),
+    Restore(Box<restore::Args>),
 }
 
 #[tokio::main]
@@ -99,5 +103,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Log(command) => log::run(command, &primary()?).await,
         Command::Projection(command) => projection::run(command, &primary()?).await,
         Command::Schema(command) => schema::run(command, &primary()?, cli.primary_url.as_ref()).await,
+        Command::Backup(args) => backup::run(args, primary).await,
+        Command::Restore(args) => restore::run(args).await,
     }
 }

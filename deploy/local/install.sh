@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs PostgreSQL and nats-server where they are missing, as root or through sudo, on systems with apt-get.
+# Installs PostgreSQL, nats-server and age where they are missing, as root or through sudo, on systems with apt-get.
 set -eu
 
 missing=""
@@ -17,6 +17,8 @@ find_postgres || missing="$missing postgresql"
 find_nats || missing="$missing nats-server"
 # The C compiler and linker that Rust needs; a Rust toolchain is expected, a compiler may not be.
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+# Backups and the archived write-ahead log are encrypted with it.
+command -v age >/dev/null 2>&1 || missing="$missing age"
 command -v python3 >/dev/null 2>&1 || missing="$missing python3"
 [ -z "$missing" ] && exit 0
 

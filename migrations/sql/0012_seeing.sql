@@ -29,12 +29,12 @@ CREATE FUNCTION read.projection_states()
 RETURNS TABLE (
     projection text, generation integer, live_generation integer, complete_position bigint, applied_position bigint, epoch text,
     waits_since timestamptz, stepped_at timestamptz, queued bigint, events_per_second double precision,
-    error_position bigint, error_reason text, error_at timestamptz, error_stands boolean
+    error_position bigint, error_reason text, error_at timestamptz, error_stands boolean, rebuilding_at timestamptz
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
     SELECT c.projection, c.generation, l.generation, least(c.position, q.position - 1), c.position, c.epoch,
            e.recorded_at, c.updated_at, q.queued, coalesce(r.events_per_second, 0),
-           x.event_position, x.reason, x.happened_at, coalesce(x.position > c.position, false)
+           x.event_position, x.reason, x.happened_at, coalesce(x.position > c.position, false), coalesce(b.beat_at, b.requested_at)
     FROM read.checkpoints AS c
     LEFT JOIN read.live AS l ON l.projection = c.projection
     CROSS JOIN LATERAL (
@@ -48,11 +48,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
         WHERE s.projection = c.projection AND s.generation = c.generation AND s.updated_at > clock_timestamp() - interval '1 minute'
     ) AS r
     LEFT JOIN read.projection_errors AS x ON x.projection = c.projection AND x.generation = c.generation
+    LEFT JOIN read.rebuilds AS b ON b.projection = c.projection AND b.generation = c.generation AND b.finished_at IS NULL
     LEFT JOIN log.events AS e ON e.position = least(c.position, q.position - 1) + 1
 $$;
 REVOKE ALL ON FUNCTION read.projection_states FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION read.projection_states TO prospectus_query, prospectus_projector, prospectus_operator;
-COMMENT ON FUNCTION read.projection_states IS 'For each generation: how far it is (see read.progress), since when the first event that it does not show everywhere waits, when its last step was taken, how many companies'' changes are queued, events a second between the first and the last step of the last minute, and its last error, which stands while the checkpoint is before it';
+COMMENT ON FUNCTION read.projection_states IS 'For each generation: how far it is (see read.progress), since when the first event that it does not show everywhere waits, when its last step was taken, how many companies'' changes are queued, events a second between the first and the last step of the last minute, its last error, which stands while the checkpoint is before it, and when whoever builds it or brings it back last said so';
 
 CREATE SCHEMA ops;
 COMMENT ON SCHEMA ops IS 'What operators'' tools note about the database as a whole';

@@ -17,11 +17,12 @@ pub enum Doing {
     Live,
     /// It serves reads, and events wait that it takes in one after the other.
     CatchingUp,
-    /// It is being built beside the live one.
+    /// It is being built beside the live one, or caught up to be live again.
     Rebuilding,
-    /// It was live before, and is kept for a roll-back.
+    /// It was live before and is kept for a roll-back, or nobody needs it any more.
     Paused,
-    /// It has stopped at an event that cannot be applied, or done nothing for a while although something waits.
+    /// It has stopped at an event that cannot be applied, or done nothing for a while although something waits; or nobody goes on
+    /// with building it.
     Stuck,
 }
 
@@ -91,7 +92,8 @@ impl Generation {
         SELECT s.projection, s.generation, s.live_generation, s.complete_position, s.applied_position, s.epoch, h.position,
                coalesce(greatest(extract(epoch FROM clock_timestamp() - s.waits_since), 0), 0)::float8,
                extract(epoch FROM clock_timestamp() - s.stepped_at)::float8,
-               s.queued, s.events_per_second, s.error_position, s.error_reason, s.error_at, s.error_stands
+               s.queued, s.events_per_second, s.error_position, s.error_reason, s.error_at, s.error_stands,
+               extract(epoch FROM clock_timestamp() - s.rebuilding_at)::float8
         FROM read.projection_states() AS s CROSS JOIN log.head AS h
         ORDER BY s.projection, s.generation";
 
@@ -104,6 +106,7 @@ impl Generation {
         let (position, applied_position, head): (i64, i64, i64) = (row.try_get(3)?, row.try_get(4)?, row.try_get(6)?);
         let (lag_seconds, since_step): (f64, f64) = (row.try_get(7)?, row.try_get(8)?);
         let stands: bool = row.try_get(14)?;
+        let since_beat: Option<f64> = row.try_get(15)?;
         let last_error = match row.try_get::<_, Option<String>>(12)? {
             Some(reason) => Some(LastError { position: row.try_get(11)?, reason, at: row.try_get(13)?, stands }),
             None => None,
@@ -111,7 +114,6 @@ impl Generation {
         let stuck_after = stuck_after.as_secs_f64();
         let state = match live {
             _ if stands => Doing::Stuck,
-            Some(live) if generation < live => Doing::Paused,
             Some(live) if generation == live => {
                 let waits = position < head;
                 if applied_position > head || (waits && lag_seconds >= stuck_after && since_step >= stuck_after) {
@@ -122,8 +124,12 @@ impl Generation {
                     Doing::Live
                 }
             }
-            // How long a rebuild may take without a checkpoint is its own affair.
-            _ => Doing::Rebuilding,
+            // How long a rebuild takes without a checkpoint is its own affair, as long as somebody is at it.
+            _ => match since_beat {
+                Some(seconds) if seconds >= stuck_after => Doing::Stuck,
+                Some(_) => Doing::Rebuilding,
+                None => Doing::Paused,
+            },
         };
         Ok(Self {
             projection: row.try_get(0)?,

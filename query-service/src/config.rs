@@ -9,7 +9,8 @@ pub struct Config {
     /// What every service has.
     #[command(flatten)]
     pub common: CommonArgs,
-    /// The replicas, as role `prospectus_query`, comma-separated: postgres://role:password@host:port/database,…
+    /// The servers, as role `prospectus_query`, comma-separated: postgres://role:password@host:port/database,… Which of them is the
+    /// primary may change; it is not read while a replica works.
     #[arg(
         long,
         env = "PROSPECTUS_REPLICA_DATABASE_URLS",
@@ -18,6 +19,10 @@ pub struct Config {
         required = true
     )]
     pub replica_database_urls: Vec<Secret>,
+    /// Never read from a server of that list that takes writes. Without it, one that a promotion made the primary is read while no
+    /// replica works.
+    #[arg(long, env = "PROSPECTUS_REPLICAS_ONLY")]
+    pub replicas_only: bool,
     /// The primary, as role `prospectus_query`: read from only while no replica works. Without it such reads are answered 503.
     #[arg(long, env = "PROSPECTUS_FALLBACK_DATABASE_URL", hide_env_values = true)]
     pub fallback_database_url: Option<Secret>,

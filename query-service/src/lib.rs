@@ -73,7 +73,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let urls: Vec<&str> = config.replica_database_urls.iter().map(service_kit::config::Secret::expose).collect();
     let fallback = config.fallback_database_url.as_ref().map(service_kit::config::Secret::expose);
     check_first(&urls, fallback, &keyring).await?;
-    let replicas = Replicas::open(&urls, fallback, config.replica_connections.into(), &shutdown).await?;
+    let connections = config.replica_connections.into();
+    let replicas = Replicas::open(&urls, fallback, config.replicas_only, connections, &shutdown).await?;
     let health = health(&replicas).router(metrics, shutdown.clone());
     let reads = ReadLog::open(config.reads_database_url.as_ref().map(service_kit::config::Secret::expose))?;
     let authenticator = replicas.authenticator();

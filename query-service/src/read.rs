@@ -286,7 +286,7 @@ mod tests {
         database.superuser().await.batch_execute(applied).await.expect("a step");
         let (_trigger, shutdown) = Shutdown::new();
         let url = database.url_for("prospectus_query");
-        let replicas = Replicas::open(&[&url], None, 1, &shutdown).await.expect("a URL");
+        let replicas = Replicas::open(&[&url], None, false, 1, &shutdown).await.expect("a URL");
         let question = OnItsWay::default();
         let wanted = Wanted { position: 9, epoch: None, wait: Duration::from_secs(30) };
         let answer = replicas.read(&question, &wanted).await.expect("it comes");

@@ -1,7 +1,8 @@
-//! The replicas: a pool for each, how each of them is, and which one is read next.
+//! The servers that are read: a pool for each, how each of them is, and which one is read next. Which of them are replicas is looked at
+//! all the time, because a promotion changes it: one that takes writes is read only while no replica works, or never.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -52,6 +53,10 @@ pub(crate) struct Replica {
     /// Connections for looking up keys and for the health check.
     access: Pool,
     healthy: watch::Sender<bool>,
+    /// Whether it took writes at the last look: it is the primary, and no replica.
+    takes_writes: AtomicBool,
+    /// Whether its lag was ever told, as a replica's is.
+    lag_told: AtomicBool,
     applied: AtomicI64,
     head: AtomicI64,
     /// How far its write-ahead log is replayed, in bytes: how old its keys are, which no event tells.
@@ -66,27 +71,37 @@ pub(crate) struct Replica {
 pub struct Replicas {
     ordinary: Vec<Arc<Replica>>,
     fallback: Option<Arc<Replica>>,
+    /// Whether one of `ordinary` that takes writes is never read.
+    replicas_only: bool,
     turn: AtomicUsize,
     moved: watch::Sender<()>,
 }
 
 impl Replicas {
-    /// Makes the pools, looks at each server once, and goes on looking until `shutdown`.
+    /// Makes the pools, looks at each server once, and goes on looking until `shutdown`. A server of `urls` that takes writes is read
+    /// while none of them is a replica that works, or never with `replicas_only`.
     ///
     /// # Errors
     /// If a URL cannot be parsed. A server that is away is no error: it may come.
     pub async fn open(
         urls: &[&str],
         fallback: Option<&str>,
+        replicas_only: bool,
         connections: usize,
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>, DatabaseError> {
         let replicas =
             urls.iter().map(|url| Replica::new(url, connections).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let fallback = fallback.map(|url| Replica::new(url, connections).map(Arc::new)).transpose()?;
-        let opened =
-            Arc::new(Self { ordinary: replicas, fallback, turn: AtomicUsize::new(0), moved: watch::Sender::new(()) });
-        metrics::describe_gauge!("prospectus_replica_up", "1 while the replica can be read");
+        let opened = Arc::new(Self {
+            ordinary: replicas,
+            fallback,
+            replicas_only,
+            turn: AtomicUsize::new(0),
+            moved: watch::Sender::new(()),
+        });
+        metrics::describe_gauge!("prospectus_replica_up", "1 while the server answers");
+        metrics::describe_gauge!("prospectus_replica_takes_writes", "1 while the server is the primary and no replica");
         metrics::describe_gauge!(
             "prospectus_replica_lag_events",
             "Events that the freshest server has and this one has not applied"
@@ -113,6 +128,23 @@ impl Replicas {
         self.ordinary.iter().chain(&self.fallback)
     }
 
+    /// Those that are read, or would be if they worked.
+    fn candidates(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.ordinary.iter().filter(|one| !(self.replicas_only && one.takes_writes())).chain(&self.fallback)
+    }
+
+    /// Those of the list that may be read now: the replicas that work; while there is none, the primary.
+    fn readable(&self) -> impl Iterator<Item = &Arc<Replica>> + Clone {
+        let any_replica = self.ordinary.iter().any(|one| one.is_healthy() && !one.takes_writes());
+        let primary_too = !any_replica && !self.replicas_only;
+        self.ordinary.iter().filter(move |one| one.is_healthy() && (primary_too || !one.takes_writes()))
+    }
+
+    /// The fallback, where there is one and it works.
+    fn working_fallback(&self) -> Option<&Arc<Replica>> {
+        self.fallback.as_ref().filter(|replica| replica.is_healthy())
+    }
+
     /// What looks keys up on these servers: on one that works before one that does not, on the freshest first, so that a replica
     /// whose replay stands still does not go on answering for keys that were revoked; on the fallback last.
     pub fn authenticator(self: &Arc<Self>) -> Authenticator {
@@ -121,16 +153,19 @@ impl Replicas {
     }
 
     fn freshest_first(&self) -> impl Iterator<Item = &Arc<Replica>> {
-        let mut ordinary: Vec<_> = self.ordinary.iter().collect();
+        let mut ordinary: Vec<_> =
+            self.ordinary.iter().filter(|replica| !(self.replicas_only && replica.takes_writes())).collect();
         ordinary.sort_by_cached_key(|replica| {
-            std::cmp::Reverse((replica.is_healthy(), replica.replayed.load(Ordering::Relaxed)))
+            let replica_that_works = replica.is_healthy() && !replica.takes_writes();
+            let replayed = replica.replayed.load(Ordering::Relaxed);
+            std::cmp::Reverse((replica_that_works, replica.is_healthy(), replayed))
         });
         ordinary.into_iter().chain(&self.fallback)
     }
 
     /// Whether any server can be read now.
     pub fn any_healthy(&self) -> bool {
-        self.every().any(|replica| replica.is_healthy())
+        self.readable().next().is_some() || self.working_fallback().is_some()
     }
 
     /// Checks the schema of the first server that works.
@@ -138,7 +173,7 @@ impl Replicas {
     /// # Errors
     /// In a sentence, for the health check.
     pub async fn check_schema(&self) -> Result<(), String> {
-        let replica = self.every().find(|replica| replica.is_healthy()).ok_or("no replica answers")?;
+        let replica = self.readable().next().or(self.working_fallback()).ok_or("no replica answers")?;
         let mut connection =
             Connection::take(replica, &replica.access).await.map_err(|error| format!("no connection: {error}"))?;
         let checked = migrations::check(connection.client()).await.map_err(|error| error.to_string());
@@ -149,16 +184,15 @@ impl Replicas {
     /// The next replica in turn among those that work, lag little and were not tried; one that has the wanted position before one
     /// that has not; the fallback if there is none.
     pub(crate) fn choose(&self, tried: &[Arc<Replica>], scope: Scope, wanted: i64) -> Option<Arc<Replica>> {
-        let able = |replica: &&Arc<Replica>| replica.is_healthy() && !tried.iter().any(|one| Arc::ptr_eq(one, replica));
-        let freshest = self.ordinary.iter().filter(able).map(|replica| replica.reached(scope)).max();
-        let Some(freshest) = freshest else { return self.fallback.iter().find(able).cloned() };
+        let untried = |replica: &&Arc<Replica>| !tried.iter().any(|one| Arc::ptr_eq(one, replica));
+        let able = self.readable().filter(untried);
+        let freshest = able.clone().map(|replica| replica.reached(scope)).max();
+        let Some(freshest) = freshest else { return self.working_fallback().filter(untried).cloned() };
         let least = wanted.min(freshest).max(freshest.saturating_sub(LAG_EVENTS_MAX));
+        let fresh = able.filter(|replica| replica.reached(scope) >= least);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let count = self.ordinary.len();
-        (0..count)
-            .map(|step| &self.ordinary[(turn.wrapping_add(step)) % count])
-            .find(|replica| able(replica) && replica.reached(scope) >= least)
-            .cloned()
+        let count = fresh.clone().count();
+        fresh.cycle().nth(turn % count.max(1)).cloned()
     }
 
     /// Returns once a server that [`choose`](Self::choose) may give has the wanted position, or at the deadline. Where one has it
@@ -166,18 +200,18 @@ impl Replicas {
     pub(crate) async fn wait_for(&self, scope: Scope, wanted: i64, deadline: Instant) {
         let mut moved = self.moved.subscribe();
         let has_it = || {
-            let mut working = self.ordinary.iter().filter(|replica| replica.is_healthy()).peekable();
-            let readable = |replica: &Arc<Replica>| replica.reached(scope) >= wanted;
+            let mut working = self.readable().peekable();
+            let has = |replica: &Arc<Replica>| replica.reached(scope) >= wanted;
             if working.peek().is_some() {
-                return working.any(readable);
+                return working.any(has);
             }
-            self.fallback.iter().any(|replica| replica.is_healthy() && readable(replica))
+            self.working_fallback().is_some_and(has)
         };
         if has_it() {
             tokio::time::sleep_until(deadline.min(Instant::now() + FANOUT_LOOK_EVERY)).await;
             return;
         }
-        let _waiting: Vec<Waiting> = self.every().map(Waiting::new).collect();
+        let _waiting: Vec<Waiting> = self.candidates().map(Waiting::new).collect();
         while !has_it() {
             match timeout_at(deadline, moved.changed()).await {
                 Ok(Ok(())) => {}
@@ -190,9 +224,9 @@ impl Replicas {
 impl Replicas {
     /// The highest position of the log that a server that [`choose`](Self::choose) may give has.
     pub(crate) fn reached_log(&self) -> i64 {
-        let reached = |replica: &Arc<Replica>| replica.is_healthy().then(|| replica.reached(Scope::Log));
-        let ordinary = self.ordinary.iter().filter_map(reached).max();
-        ordinary.or_else(|| self.fallback.iter().filter_map(reached).max()).unwrap_or(0)
+        let reached = |replica: &Arc<Replica>| replica.reached(Scope::Log);
+        let ordinary = self.readable().map(reached).max();
+        ordinary.or_else(|| self.working_fallback().map(reached)).unwrap_or(0)
     }
 
     /// Returns once the log is beyond a position on some server that works. Whoever waits here does not hurry the looks at the servers:
@@ -208,12 +242,18 @@ impl Replicas {
 
     /// Returns once some server answers, or at the deadline.
     pub(crate) async fn wait_for_any(&self, deadline: Instant) {
-        let answers = self.every().map(|replica| {
+        let answers = self.candidates().map(|replica| {
             replica.hurry.notify_one();
             let mut healthy = replica.healthy.subscribe();
             // The sender lives as long as the replica, so this cannot fail.
             Box::pin(async move { _ = healthy.wait_for(|healthy| *healthy).await })
         });
+        let answers: Vec<_> = answers.collect();
+        if answers.is_empty() {
+            // The only servers take writes, and may not be read.
+            tokio::time::sleep_until(deadline).await;
+            return;
+        }
         // At the deadline the caller looks for itself.
         let _ = timeout_at(deadline, select_all(answers)).await;
     }
@@ -249,6 +289,8 @@ impl Replica {
             access: database.pool(ACCESS_CONNECTIONS, POOL_WAIT)?,
             database,
             healthy: watch::Sender::new(false),
+            takes_writes: AtomicBool::new(false),
+            lag_told: AtomicBool::new(false),
             applied: AtomicI64::new(0),
             head: AtomicI64::new(0),
             replayed: AtomicI64::new(0),
@@ -260,6 +302,10 @@ impl Replica {
 
     fn is_healthy(&self) -> bool {
         *self.healthy.borrow()
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.takes_writes.load(Ordering::Relaxed)
     }
 
     fn reached(&self, scope: Scope) -> i64 {
@@ -357,6 +403,13 @@ async fn look(replica: &Replica, probe: &mut Option<Probe>, all: &Replicas) {
             replica.set_generation(row.get::<_, Option<i32>>(2).unwrap_or(0));
             replica.replayed.store(row.get::<_, Option<i64>>(4).unwrap_or(0), Ordering::Relaxed);
             let moved = replica.note(head, applied);
+            if replica.takes_writes.swap(!recovering, Ordering::Relaxed) == recovering {
+                tracing::info!(
+                    replica = replica.name,
+                    recovering,
+                    "a server has another job: in recovery it is a replica"
+                );
+            }
             if !replica.healthy.send_replace(true) {
                 tracing::info!(replica = replica.name, recovering, applied, head, "a replica answers");
             }
@@ -377,8 +430,16 @@ fn report(replica: &Replica, all: &Replicas) {
     let head = all.every().map(|one| one.reached(Scope::Log)).max().unwrap_or(0);
     let name = replica.name.clone();
     metrics::gauge!("prospectus_replica_up", "replica" => name.clone()).set(f64::from(u8::from(replica.is_healthy())));
-    metrics::gauge!("prospectus_replica_lag_events", "replica" => name.clone())
-        .set((head - replica.reached(Scope::ReadTables)) as f64);
+    let takes_writes = replica.takes_writes();
+    metrics::gauge!("prospectus_replica_takes_writes", "replica" => name.clone())
+        .set(f64::from(u8::from(takes_writes)));
+    // The primary has no lag of its own to tell, but where it was a replica its last one must not stay.
+    let unread = takes_writes && all.replicas_only;
+    if !unread || replica.lag_told.load(Ordering::Relaxed) {
+        replica.lag_told.store(true, Ordering::Relaxed);
+        let lag = if unread { 0 } else { head - replica.reached(Scope::ReadTables) };
+        metrics::gauge!("prospectus_replica_lag_events", "replica" => name.clone()).set(lag as f64);
+    }
     report_pool(name, &replica.pool);
 }
 
@@ -395,15 +456,31 @@ mod tests {
             replica.replayed.store(replayed, Ordering::Relaxed);
             Arc::new(replica)
         };
-        let replicas = Replicas {
+        let mut replicas = Replicas {
             ordinary: vec![server("hangs", false, 9), server("stands_still", true, 3), server("follows", true, 8)],
             fallback: Some(server("primary", true, 10)),
+            replicas_only: false,
             turn: AtomicUsize::new(0),
             moved: watch::Sender::new(()),
         };
-        let order: Vec<&str> =
-            replicas.freshest_first().filter_map(|replica| replica.name.rsplit('/').next()).collect();
-        assert_eq!(order, ["follows", "stands_still", "hangs", "primary"]);
+        let order = |replicas: &Replicas| -> Vec<String> {
+            replicas.freshest_first().filter_map(|replica| Some(replica.name.rsplit('/').next()?.to_owned())).collect()
+        };
+        assert_eq!(order(&replicas), ["follows", "stands_still", "hangs", "primary"]);
+        // After a promotion the one that was freshest takes writes: it is read, and asked, only where no replica works.
+        replicas.ordinary[2].takes_writes.store(true, Ordering::Relaxed);
+        assert_eq!(order(&replicas), ["stands_still", "follows", "hangs", "primary"]);
+        let chosen = |replicas: &Replicas| replicas.choose(&[], Scope::Log, 0).map(|one| one.name.clone());
+        for _ in 0..4 {
+            assert_eq!(chosen(&replicas).as_ref(), Some(&replicas.ordinary[1].name));
+        }
+        replicas.ordinary[1].healthy.send_replace(false);
+        assert_eq!(chosen(&replicas).as_ref(), Some(&replicas.ordinary[2].name));
+        replicas.replicas_only = true;
+        assert_eq!(order(&replicas), ["hangs", "stands_still", "primary"]);
+        assert_eq!(chosen(&replicas), replicas.fallback.as_ref().map(|one| one.name.clone()));
+        replicas.fallback = None;
+        assert!(chosen(&replicas).is_none() && !replicas.any_healthy());
     }
 
     #[tokio::test]

@@ -102,7 +102,7 @@ impl Stack {
         }
         let watcher = database.superuser().await;
         let (trigger, shutdown) = Shutdown::new();
-        let replicas = Replicas::open(urls, fallback, 4, &shutdown).await.expect("URLs");
+        let replicas = Replicas::open(urls, fallback, false, 4, &shutdown).await.expect("URLs");
         let authenticator = replicas.authenticator();
         let keyring = Keyring::parse(KEY_FILE).expect("keys");
         let reads = ReadLog::open(Some(&database.url_for("prospectus_reads"))).expect("a URL");

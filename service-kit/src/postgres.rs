@@ -93,6 +93,44 @@ impl Database {
         format!("{}:{}/{}", hosts.join(","), ports.join(","), self.config.get_dbname().unwrap_or_default())
     }
 
+    /// The same database for PostgreSQL's own programs: a connection string, which may stand in a command line, and the password, which goes
+    /// into `PGPASSWORD`.
+    pub fn libpq(&self) -> (String, String) {
+        let hosts: Vec<String> = self
+            .config
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                tokio_postgres::config::Host::Tcp(name) => name.clone(),
+                #[cfg(unix)]
+                tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
+        let ports: Vec<String> = self.config.get_ports().iter().map(ToString::to_string).collect();
+        let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+        let mut words = vec![format!("host={}", quoted(&hosts.join(",")))];
+        if !ports.is_empty() {
+            words.push(format!("port={}", ports.join(",")));
+        }
+        if let Some(user) = self.config.get_user() {
+            words.push(format!("user={}", quoted(user)));
+        }
+        if self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
+            words.push("target_session_attrs=read-write".to_owned());
+        }
+        words.push(match self.config.get_ssl_mode() {
+            SslMode::Disable => "sslmode=disable".to_owned(),
+            // What is required here is a certificate that can be checked.
+            SslMode::Require => match std::env::var("PROSPECTUS_TLS_ROOT_FILE") {
+                Ok(file) => format!("sslmode=verify-full sslrootcert={}", quoted(&file)),
+                Err(_) => "sslmode=verify-full sslrootcert=/etc/ssl/certs/ca-certificates.crt".to_owned(),
+            },
+            _ => "sslmode=prefer".to_owned(),
+        });
+        let password = String::from_utf8_lossy(self.config.get_password().unwrap_or_default()).into_owned();
+        (words.join(" "), password)
+    }
+
     /// One connection of its own. The second part must be driven by the caller, who may want to see the server's notices.
     ///
     /// # Errors

@@ -213,6 +213,12 @@ impl Client {
         Self { command: stack.url(part), ..self.clone() }
     }
 
+    /// The same client of another stack that has the same keys.
+    #[must_use]
+    pub fn to_stack(&self, stack: &Stack) -> Self {
+        Self { command: stack.url(Part::CommandService(1)), query: stack.url(Part::QueryService), ..self.clone() }
+    }
+
     async fn send(
         &self,
         base: &str,

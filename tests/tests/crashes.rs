@@ -12,7 +12,11 @@ use tests::{Client, TestStack, eventually};
 
 /// Writers that go on until told to stop; each command has an idempotency key and is sent until it is answered. Gives the id that
 /// each key was answered with.
-fn write(client: &Client, writers: usize, stop: &Arc<AtomicBool>) -> tokio::task::JoinSet<Vec<(String, String)>> {
+pub(crate) fn write(
+    client: &Client,
+    writers: usize,
+    stop: &Arc<AtomicBool>,
+) -> tokio::task::JoinSet<Vec<(String, String)>> {
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..writers {
         let (client, stop) = (client.clone(), Arc::clone(stop));
@@ -66,6 +70,28 @@ async fn every_acknowledged_command_is_there_once_after_kills() {
     stop.store(true, Ordering::SeqCst);
     let acknowledged: Vec<(String, String)> = writers.join_all().await.concat();
     test.stack.ready(Part::Primary).await.expect("the primary is back");
+    let found = every_one_is_there_once(&test, &acknowledged).await;
+    // Sent again, the keys give the first answers and change nothing.
+    for (key, id) in acknowledged.iter().step_by(37) {
+        let body = json!({"name": key, "domain": format!("{key}.example")}).to_string();
+        let headers = [("idempotency-key", key.as_str())];
+        let answer = client.try_command(Method::POST, "/v1/companies", &headers, body).await.expect("an answer");
+        assert_eq!((answer.status, &answer.id()), (StatusCode::CREATED, id));
+    }
+    let log = test.superuser(Part::Primary).await;
+    let events: i64 = log.query_one("SELECT count(*) FROM log.events", &[]).await.expect("counted").get(0);
+    assert_eq!(usize::try_from(events).expect("positive"), found);
+    tests::read_tables_equal_the_log(&test).await;
+    test.finish().await;
+}
+
+async fn try_connect(test: &TestStack) -> Option<tokio_postgres::Client> {
+    let url = test.stack.superuser_url(Part::Primary);
+    service_kit::postgres::Database::parse(&url, "tests").ok()?.client().await.ok()
+}
+
+/// Every acknowledged command is in the log once, with the id that was answered, and the log has no hole. Gives how many events there are.
+pub(crate) async fn every_one_is_there_once(test: &TestStack, acknowledged: &[(String, String)]) -> usize {
     let log = test.superuser(Part::Primary).await;
     let rows = log
         .query(
@@ -81,23 +107,8 @@ async fn every_acknowledged_command_is_there_once_after_kills() {
         assert_eq!(twice, None, "{} is in the log twice", row.get::<_, String>(0));
     }
     assert!(acknowledged.len() > 500, "{} commands were acknowledged", acknowledged.len());
-    for (key, id) in &acknowledged {
+    for (key, id) in acknowledged {
         assert_eq!(found.get(key), Some(id), "{key} was acknowledged");
     }
-    // Sent again, the keys give the first answers and change nothing.
-    for (key, id) in acknowledged.iter().step_by(37) {
-        let body = json!({"name": key, "domain": format!("{key}.example")}).to_string();
-        let headers = [("idempotency-key", key.as_str())];
-        let answer = client.try_command(Method::POST, "/v1/companies", &headers, body).await.expect("an answer");
-        assert_eq!((answer.status, &answer.id()), (StatusCode::CREATED, id));
-    }
-    let events: i64 = log.query_one("SELECT count(*) FROM log.events", &[]).await.expect("counted").get(0);
-    assert_eq!(usize::try_from(events).expect("positive"), found.len());
-    tests::read_tables_equal_the_log(&test).await;
-    test.finish().await;
-}
-
-async fn try_connect(test: &TestStack) -> Option<tokio_postgres::Client> {
-    let url = test.stack.superuser_url(Part::Primary);
-    service_kit::postgres::Database::parse(&url, "tests").ok()?.client().await.ok()
+    found.len()
 }

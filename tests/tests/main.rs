@@ -1,11 +1,13 @@
 //! The promises of the whole system, kept by real processes.
 
 mod analytics;
+mod backups;
 mod bad_input;
 mod batch;
 mod crashes;
 mod dashboards;
 mod erasing;
+mod failover;
 mod following;
 mod history;
 mod importing;

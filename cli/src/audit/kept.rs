@@ -51,7 +51,7 @@ fn each_head(path: &Path, mut take: impl FnMut(SignedHead)) -> anyhow::Result<()
 ///
 /// # Errors
 /// See [`each_head`].
-pub(super) fn heads(path: &Path) -> anyhow::Result<Vec<SignedHead>> {
+pub(crate) fn heads(path: &Path) -> anyhow::Result<Vec<SignedHead>> {
     let mut kept: VecDeque<SignedHead> = VecDeque::new();
     each_head(path, |head| {
         kept.push_back(head);

@@ -10,7 +10,7 @@ use crate::error::StackError;
 
 /// A user of this machine.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Account {
+pub struct Account {
     uid: u32,
     gid: u32,
 }
@@ -20,7 +20,7 @@ impl Account {
     ///
     /// # Errors
     /// If this is root and there is neither of the two.
-    pub(crate) fn unprivileged() -> Result<Option<Self>, StackError> {
+    pub fn unprivileged() -> Result<Option<Self>, StackError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
@@ -36,18 +36,21 @@ impl Account {
     }
 
     /// Lets the command run as this user, without any other group.
-    pub(crate) fn run(self, command: &mut Command) {
+    pub fn run(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
 
     /// Gives the file or directory to this user.
-    pub(crate) fn own(self, path: &Path) -> Result<(), StackError> {
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn own(self, path: &Path) -> Result<(), StackError> {
         chown(path, Some(self.uid), Some(self.gid))
             .map_err(StackError::io(format!("giving {} to an unprivileged user", path.display())))
     }
 
     /// Whether this user can enter the directory, asked of the system itself: parents and access lists count.
-    pub(crate) async fn reaches(self, directory: &Path) -> bool {
+    pub async fn reaches(self, directory: &Path) -> bool {
         let mut command = Command::new("test");
         command.arg("-x").arg(directory).current_dir("/");
         self.run(&mut command);

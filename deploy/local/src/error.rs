@@ -72,6 +72,9 @@ pub enum StackError {
     /// There is no process of this name, or it cannot do this.
     #[error("{0}")]
     Order(String),
+    /// No replica was made the primary, or not all that follows from it was done.
+    #[error("{0}")]
+    Promotion(String),
     /// The supervisor has ended.
     #[error("the stack has been shut down")]
     Ended,

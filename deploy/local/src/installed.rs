@@ -11,11 +11,11 @@ use crate::error::StackError;
 const POSTGRES_MAJOR_MIN: u32 = 15;
 
 /// What of PostgreSQL is needed.
-const POSTGRES_PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_basebackup"];
+const POSTGRES_PROGRAMS: [&str; 5] = ["postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_verifybackup"];
 
 /// One installation of PostgreSQL.
 #[derive(Clone, Debug)]
-pub(crate) struct Postgres {
+pub struct Postgres {
     directory: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl Postgres {
     ///
     /// # Errors
     /// If there is none; the message says what to install.
-    pub(crate) async fn find(data_major: Option<u32>) -> Result<Self, StackError> {
+    pub async fn find(data_major: Option<u32>) -> Result<Self, StackError> {
         let mut usable = Vec::new();
         for directory in postgres_directories().await {
             if POSTGRES_PROGRAMS.iter().all(|program| directory.join(program).is_file())
@@ -57,7 +57,7 @@ impl Postgres {
     }
 
     /// The path of one of its programs.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
+    pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 }
@@ -119,6 +119,20 @@ pub(crate) fn nats_server() -> Result<PathBuf, StackError> {
 /// setpriv of util-linux, with which a child is ended when its parent is; without it that is left out.
 pub(crate) fn setpriv() -> Option<PathBuf> {
     find_program("setpriv")
+}
+
+/// age, which encrypts what is archived and backed up, and the program that makes its keys.
+///
+/// # Errors
+/// If one is missing; the message says what to install.
+pub(crate) fn age() -> Result<PathBuf, StackError> {
+    match (find_program("age"), find_program("age-keygen")) {
+        (Some(_), Some(keygen)) => Ok(keygen),
+        _ => Err(StackError::Missing {
+            program: "age".to_owned(),
+            remedy: "`make setup`, or `apt-get install age`, with which backups are encrypted".to_owned(),
+        }),
+    }
 }
 
 fn find_program(name: &str) -> Option<PathBuf> {

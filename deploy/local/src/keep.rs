@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,6 +16,7 @@ use crate::account::Account;
 use crate::data::replace;
 use crate::error::StackError;
 use crate::part::Part;
+use crate::seats::Seats;
 
 /// A process that lived shorter than this waits before it is started again.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
@@ -34,33 +35,49 @@ pub(crate) struct Recipe {
     pub(crate) account: Option<Account>,
 }
 
-/// Process ids of everything that runs, kept true in `pids.json`.
+/// Process ids of everything that runs, by seat; kept true in `pids.json`, there by part.
 #[derive(Clone)]
 pub(crate) struct Pids {
     path: PathBuf,
-    known: Arc<Mutex<BTreeMap<String, u32>>>,
+    known: Arc<Mutex<BTreeMap<Part, u32>>>,
+    seats: Seats,
 }
 
 impl Pids {
-    pub(crate) fn new(path: PathBuf) -> Result<Self, StackError> {
+    pub(crate) fn new(path: PathBuf, seats: Seats) -> Result<Self, StackError> {
         replace(&path, "{}")?;
-        Ok(Self { path, known: Arc::default() })
+        Ok(Self { path, known: Arc::default(), seats })
     }
 
-    fn set(&self, part: Part, pid: Option<u32>) {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn set(&self, seat: Part, pid: Option<u32>) {
+        let mut known = self.lock();
         match pid {
-            Some(pid) => known.insert(part.name(), pid),
-            None => known.remove(&part.name()),
+            Some(pid) => known.insert(seat, pid),
+            None => known.remove(&seat),
         };
-        let text = serde_json::to_string_pretty(&*known).unwrap_or_default();
+        self.write(&known);
+    }
+
+    /// Writes the file anew: the seats have other parts now.
+    pub(crate) fn publish(&self) {
+        self.write(&self.lock());
+    }
+
+    fn write(&self, known: &BTreeMap<Part, u32>) {
+        let by_part: BTreeMap<String, u32> =
+            known.iter().map(|(seat, pid)| (self.seats.part(*seat).name(), *pid)).collect();
+        let text = serde_json::to_string_pretty(&by_part).unwrap_or_default();
         if let Err(error) = replace(&self.path, &text) {
             eprintln!("local-stack | {error}");
         }
     }
 
-    pub(crate) fn get(&self, part: Part) -> Option<u32> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&part.name()).copied()
+    pub(crate) fn get(&self, seat: Part) -> Option<u32> {
+        self.lock().get(&seat).copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Part, u32>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,7 +91,10 @@ pub(crate) struct Wanted {
 }
 
 pub(crate) struct Keeper {
-    pub(crate) part: Part,
+    /// Whose process it keeps; of a server, the seat.
+    pub(crate) seat: Part,
+    /// Whether it has nothing running and will start nothing until it is told to.
+    pub(crate) idle: watch::Sender<bool>,
     pub(crate) log: PathBuf,
     /// Whether its output goes to our own standard output too.
     pub(crate) echo: bool,
@@ -87,8 +107,13 @@ impl Keeper {
     /// Keeps the process as it is wanted until nobody wants anything any more.
     pub(crate) async fn run(self, mut wanted: watch::Receiver<Wanted>) {
         loop {
-            let now = *wanted.borrow_and_update();
-            if !now.running {
+            // Said while what is wanted cannot change, so that who has it stopped and then sees it idle can rely on it.
+            let running = {
+                let now = wanted.borrow_and_update();
+                self.idle.send_replace(!now.running);
+                now.running
+            };
+            if !running {
                 if wanted.changed().await.is_err() {
                     return;
                 }
@@ -103,10 +128,10 @@ impl Keeper {
                     continue;
                 }
             };
-            self.pids.set(self.part, child.id());
+            self.pids.set(self.seat, child.id());
             tokio::select! {
                 ended = child.wait() => {
-                    self.pids.set(self.part, None);
+                    self.pids.set(self.seat, None);
                     let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
                     self.say(&format!("ended ({how}); it is started again"));
                     if started.elapsed() < SHORT_LIFE {
@@ -115,7 +140,7 @@ impl Keeper {
                 }
                 changed = wanted.changed() => {
                     self.stop(&mut child).await;
-                    self.pids.set(self.part, None);
+                    self.pids.set(self.seat, None);
                     if changed.is_err() {
                         return;
                     }
@@ -124,8 +149,12 @@ impl Keeper {
         }
     }
 
+    fn part(&self) -> Part {
+        self.pids.seats.part(self.seat)
+    }
+
     fn say(&self, what: &str) {
-        println!("local-stack | {}: {what}", self.part);
+        println!("local-stack | {}: {what}", self.part());
     }
 
     async fn spawn(&self) -> Result<Child, StackError> {
@@ -133,7 +162,7 @@ impl Keeper {
         let mut words = recipe.words;
         // Where this supervisor is killed outright, its children end too.
         if let Some(setpriv) = &self.setpriv {
-            let signal = if matches!(self.part, Part::Primary | Part::Replica(_)) { "INT" } else { "TERM" };
+            let signal = if self.seat.is_server() { "INT" } else { "TERM" };
             words.splice(0..0, [setpriv.clone().into_os_string(), "--pdeathsig".into(), signal.into()]);
         }
         let mut command = Command::new(&words[0]);
@@ -142,7 +171,7 @@ impl Keeper {
         if let Some(account) = recipe.account {
             account.run(&mut command);
         }
-        let mut child = command.spawn().map_err(StackError::io(format!("starting the {}", self.part)))?;
+        let mut child = command.spawn().map_err(StackError::io(format!("starting the {}", self.part())))?;
         let log = tokio::fs::File::options()
             .create(true)
             .append(true)
@@ -151,17 +180,17 @@ impl Keeper {
             .map_err(StackError::io(format!("opening {}", self.log.display())))?;
         let log = Arc::new(tokio::sync::Mutex::new(log));
         if let Some(output) = child.stdout.take() {
-            tokio::spawn(pass_on(output, self.part, Arc::clone(&log), self.echo));
+            tokio::spawn(pass_on(output, self.seat, Arc::clone(&log), self.echo));
         }
         if let Some(output) = child.stderr.take() {
-            tokio::spawn(pass_on(output, self.part, log, self.echo));
+            tokio::spawn(pass_on(output, self.seat, log, self.echo));
         }
         Ok(child)
     }
 
     async fn stop(&self, child: &mut Child) {
         // PostgreSQL's fast shutdown is SIGINT.
-        let signal = if matches!(self.part, Part::Primary | Part::Replica(_)) { Signal::INT } else { Signal::TERM };
+        let signal = if self.seat.is_server() { Signal::INT } else { Signal::TERM };
         signal_child(child.id(), signal);
         if tokio::time::timeout(STOP, child.wait()).await.is_err() {
             self.say("does not end by itself and is killed");

@@ -2,6 +2,7 @@
 //! For trying it, for tests and for benchmarks; [`Stack`] is the library that `local-stack`, tests and benchmarks share.
 
 mod account;
+mod archive;
 mod data;
 mod error;
 mod http;
@@ -9,11 +10,16 @@ mod installed;
 mod keep;
 mod part;
 mod postgres;
+mod promote;
 mod sample;
+mod seats;
 mod stack;
 
+pub use account::Account;
 pub use data::data_directory;
 pub use error::StackError;
+pub use installed::Postgres;
 pub use part::Part;
+pub use promote::{Behind, Promotion};
 pub use sample::load_sample;
 pub use stack::{Options, Ports, Stack};

@@ -59,6 +59,15 @@ enum Order {
         /// Which.
         part: Part,
     },
+    /// Make a replica the primary, with or without the old one's consent: the one that has received most
+    ///
+    /// The old primary is stopped and fenced first, asked or not; it comes back as a replica. Refused if not every replica says what it
+    /// has received: one that is silent may have what was acknowledged.
+    Promote {
+        /// Promote although too few replicas answer: what only a silent one has received is lost.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Empty a part that can be empty: nats
     Wipe {
         /// Which.
@@ -72,9 +81,16 @@ struct PartArgs {
     /// Parts that are not started, separated by commas.
     #[arg(long, value_delimiter = ',')]
     without: Vec<Part>,
-    /// Streaming replicas.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
-    replicas: u8,
+    /// Streaming replicas; without it 1, with --synchronous 2.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
+    replicas: Option<u8>,
+    /// Acknowledge a command only when one of two replicas (or more) has it on its disk: no promotion loses one.
+    #[arg(long)]
+    synchronous: bool,
+    /// Archive the write-ahead log, encrypted, in `backups` of the data directory, for `prospectus backup` and `prospectus restore`.
+    /// It grows until `prospectus backup expire` removes what has expired.
+    #[arg(long)]
+    archive: bool,
     /// Command services, all on one log.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
     command_services: u8,
@@ -89,6 +105,7 @@ async fn main() -> ExitCode {
         }
         Order::Stop { part } => order(&format!("stop {}", part.name())).await,
         Order::Start { part } => order(&format!("start {}", part.name())).await,
+        Order::Promote { accept_loss } => order(if accept_loss { "promote accept-loss" } else { "promote" }).await,
         Order::Wipe { part } => order(&format!("wipe {part}")).await,
     };
     done.unwrap_or_else(|error| {
@@ -99,7 +116,9 @@ async fn main() -> ExitCode {
 
 fn options(parts: PartArgs, data_directory: PathBuf) -> Options {
     Options {
-        replicas: parts.replicas,
+        replicas: parts.replicas.unwrap_or(if parts.synchronous { 2 } else { 1 }),
+        synchronous: parts.synchronous,
+        archive: parts.archive,
         command_services: parts.command_services,
         without: parts.without,
         ..Options::throw_away(data_directory)
@@ -222,9 +241,7 @@ async fn control(stack: &Stack) -> anyhow::Result<()> {
         let mut line = String::new();
         let mut reader = BufReader::new(tokio::io::AsyncReadExt::take(reader, ORDER_BYTES_MAX));
         let answer = match reader.read_line(&mut line).await {
-            Ok(_) => {
-                obey(stack, line.trim()).await.map_or_else(|error| format!("error: {error}"), |()| "done".to_owned())
-            }
+            Ok(_) => obey(stack, line.trim()).await.unwrap_or_else(|error| format!("error: {error}")),
             Err(error) => format!("error: {error}"),
         };
         // Whoever gave the order may be gone.
@@ -232,13 +249,17 @@ async fn control(stack: &Stack) -> anyhow::Result<()> {
     }
 }
 
-async fn obey(stack: &Stack, line: &str) -> Result<(), StackError> {
+/// Carries an order out; gives what there is to say.
+async fn obey(stack: &Stack, line: &str) -> Result<String, StackError> {
     match line.split_once(' ') {
-        Some(("stop", part)) => stack.stop(part.parse()?).await,
-        Some(("start", part)) => stack.start_part(part.parse()?).await,
-        Some(("wipe", "nats")) => stack.wipe_nats().await,
-        _ => Err(StackError::Order(format!("`{line}` is no order"))),
+        Some(("stop", part)) => stack.stop(part.parse()?).await?,
+        Some(("start", part)) => stack.start_part(part.parse()?).await?,
+        Some(("wipe", "nats")) => stack.wipe_nats().await?,
+        Some(("promote", "accept-loss")) => return Ok(stack.promote(true).await?.to_string()),
+        None if line == "promote" => return Ok(stack.promote(false).await?.to_string()),
+        _ => return Err(StackError::Order(format!("`{line}` is no order"))),
     }
+    Ok(String::new())
 }
 
 /// Gives an order to the running stack.
@@ -250,8 +271,9 @@ async fn order(line: &str) -> anyhow::Result<ExitCode> {
     stream.write_all(format!("{line}\n").as_bytes()).await?;
     let mut answer = String::new();
     tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await?;
-    match answer.strip_prefix("error: ") {
-        Some(error) => anyhow::bail!("{error}"),
-        None => Ok(ExitCode::SUCCESS),
+    if let Some(error) = answer.strip_prefix("error: ") {
+        anyhow::bail!("{error}");
     }
+    print!("{answer}");
+    Ok(ExitCode::SUCCESS)
 }

@@ -41,6 +41,11 @@ impl Part {
         }
     }
 
+    /// Whether it is a PostgreSQL server.
+    pub(crate) fn is_server(self) -> bool {
+        matches!(self, Self::Primary | Self::Replica(_))
+    }
+
     /// Whether it has no process of its own but runs inside the command services.
     pub(crate) fn is_inside(self) -> bool {
         matches!(self, Self::Relay | Self::Sealer)

@@ -46,6 +46,8 @@ const SETTINGS: &[&str] = &[
     "hot_standby_feedback=on",
     "max_standby_streaming_delay=5s",
     "wal_receiver_status_interval=1s",
+    // After a promotion the other replicas find the new primary within this time.
+    "wal_retrieve_retry_interval=100ms",
     // A constraint's detail would print a row, which may be personal.
     "log_error_verbosity=terse",
     "log_min_error_statement=panic",
@@ -54,6 +56,60 @@ const SETTINGS: &[&str] = &[
     "log_statement=none",
     "log_checkpoints=off",
 ];
+
+/// The servers of a stack, whichever of them is the primary.
+#[derive(Clone, Debug)]
+pub(crate) struct Servers {
+    /// Their seats and ports.
+    pub(crate) ports: Vec<(Part, u16)>,
+    /// Whether a commit waits until one standby has flushed it.
+    pub(crate) synchronous: bool,
+    /// The `archive_command`, where the write-ahead log is archived.
+    pub(crate) archive_command: Option<String>,
+}
+
+impl Servers {
+    /// The URL of whichever of them takes writes, for a role of ours.
+    pub(crate) fn role_url(&self, data: &Data, role: &str) -> String {
+        let password = data.role_passwords.get(role).map_or("", String::as_str);
+        self.url(role, password)
+    }
+
+    /// The URL of whichever of them takes writes, for the superuser.
+    pub(crate) fn superuser_url(&self, data: &Data) -> String {
+        self.url("postgres", &data.superuser_password)
+    }
+
+    fn url(&self, role: &str, password: &str) -> String {
+        let hosts: Vec<String> = self.ports.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        let only = if hosts.len() > 1 { "?target_session_attrs=read-write" } else { "" };
+        format!("postgres://{role}:{password}@{}/{DATABASE}{only}", hosts.join(","))
+    }
+
+    /// What a standby in this seat connects to: whichever of the others is the primary.
+    fn primary_conninfo(&self, data: &Data, seat: Part) -> String {
+        let others: Vec<u16> = self.ports.iter().filter(|(other, _)| *other != seat).map(|(_, port)| *port).collect();
+        let hosts = vec!["127.0.0.1"; others.len()].join(",");
+        let ports: Vec<String> = others.iter().map(ToString::to_string).collect();
+        format!(
+            "host={hosts} port={} user=postgres passfile='{}' application_name={} target_session_attrs=read-write \
+             connect_timeout=3",
+            ports.join(","),
+            data.path(PASSWORDS).display(),
+            seat.name()
+        )
+    }
+}
+
+/// The file that standbys and PostgreSQL's programs read the superuser's password from, so that it is in no command line.
+const PASSWORDS: &str = "pgpass";
+
+/// Writes the password file.
+pub(crate) fn write_passwords(data: &Data, account: Option<Account>) -> Result<(), StackError> {
+    let path = data.path(PASSWORDS);
+    crate::data::write_private(&path, &format!("127.0.0.1:*:*:postgres:{}\n", data.superuser_password))?;
+    account.map_or(Ok(()), |account| account.own(&path))
+}
 
 /// The URL of a server for its superuser.
 pub(crate) fn superuser_url(data: &Data, port: u16) -> String {
@@ -66,35 +122,63 @@ pub(crate) fn role_url(data: &Data, role: &str, port: u16) -> String {
     format!("postgres://{role}:{password}@127.0.0.1:{port}/{DATABASE}")
 }
 
-/// The data directory of a server.
-pub(crate) fn directory(data: &Data, part: Part) -> PathBuf {
-    data.path(&part.name())
+/// The data directory of a seat.
+pub(crate) fn directory(data: &Data, seat: Part) -> PathBuf {
+    data.path(&seat.name())
 }
 
 /// The major version that made a data directory, if there is one.
-pub(crate) fn data_major(data: &Data) -> Option<u32> {
-    let version = fs::read_to_string(directory(data, Part::Primary).join("PG_VERSION")).ok()?;
+pub(crate) fn data_major(data: &Data, primary: Part) -> Option<u32> {
+    let version = fs::read_to_string(directory(data, primary).join("PG_VERSION")).ok()?;
     version.trim().parse().ok()
 }
 
-/// The command that runs a server.
-pub(crate) fn command(postgres: &Postgres, data: &Data, part: Part, port: u16) -> Vec<std::ffi::OsString> {
+/// The command that runs the server of a seat. Whether it is a standby says `standby.signal` in its directory; as one it follows
+/// whichever server is the primary.
+pub(crate) fn command(
+    postgres: &Postgres,
+    data: &Data,
+    servers: &Servers,
+    seat: Part,
+    is_primary: bool,
+) -> Vec<std::ffi::OsString> {
     let mut words = vec![postgres.program("postgres").into_os_string()];
     words.push("-D".into());
-    words.push(directory(data, part).into_os_string());
-    let shared_buffers = if part == Part::Primary { "shared_buffers=512MB" } else { "shared_buffers=256MB" };
-    for setting in SETTINGS.iter().copied().chain([shared_buffers]) {
+    words.push(directory(data, seat).into_os_string());
+    let shared_buffers = if is_primary { "shared_buffers=512MB" } else { "shared_buffers=256MB" };
+    let mut settings: Vec<String> = SETTINGS.iter().copied().chain([shared_buffers]).map(ToOwned::to_owned).collect();
+    if servers.ports.len() > 1 {
+        settings.push(format!("primary_conninfo={}", servers.primary_conninfo(data, seat)));
+        settings.push(format!("primary_slot_name={}", seat.name()));
+    }
+    if servers.synchronous {
+        let names: Vec<String> = servers.ports.iter().map(|(seat, _)| seat.name()).collect();
+        settings.push(format!("synchronous_standby_names=ANY 1 ({})", names.join(", ")));
+    }
+    if let Some(command) = &servers.archive_command {
+        settings.push("archive_mode=on".to_owned());
+        settings.push(format!("archive_command={command}"));
+        // What is written last is archived within this time too.
+        settings.push("archive_timeout=60s".to_owned());
+    }
+    for setting in settings {
         words.push("-c".into());
         words.push(setting.into());
     }
     words.push("-p".into());
+    let port = servers.ports.iter().find(|(other, _)| *other == seat).map_or(0, |(_, port)| *port);
     words.push(port.to_string().into());
     words
 }
 
 /// Makes the primary's data directory, unless it is there.
-pub(crate) async fn make_primary(postgres: &Postgres, data: &Data, account: Option<Account>) -> Result<(), StackError> {
-    let directory = directory(data, Part::Primary);
+pub(crate) async fn make_primary(
+    postgres: &Postgres,
+    data: &Data,
+    account: Option<Account>,
+    seat: Part,
+) -> Result<(), StackError> {
+    let directory = directory(data, seat);
     if directory.join("PG_VERSION").exists() {
         return Ok(());
     }
@@ -123,32 +207,88 @@ pub(crate) async fn make_primary(postgres: &Postgres, data: &Data, account: Opti
     fs::write(directory.join("pg_hba.conf"), access).map_err(StackError::io("writing pg_hba.conf"))
 }
 
-/// Makes a replica's data directory from the running primary, unless it is there.
+/// Whether a seat has data.
+pub(crate) fn has_data(data: &Data, seat: Part) -> bool {
+    directory(data, seat).join("PG_VERSION").exists()
+}
+
+/// Makes a replica's data directory from the running primary, whatever was in it.
 pub(crate) async fn make_replica(
     postgres: &Postgres,
     data: &Data,
     account: Option<Account>,
-    part: Part,
+    seat: Part,
     primary_port: u16,
 ) -> Result<(), StackError> {
-    let directory = directory(data, part);
-    if directory.join("PG_VERSION").exists() {
-        return Ok(());
-    }
+    let directory = directory(data, seat);
     make_directory(&directory, account)?;
-    let slot = part.name();
-    let client = connect(&superuser_url(data, primary_port).replace(DATABASE, "postgres")).await?;
-    // Left by an attempt that did not get to the end.
+    let slot = seat.name();
+    let client = connect_to(data, primary_port, "postgres").await?;
+    // Its place is that of the data that is gone.
     let drop_slot =
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
     client.execute(drop_slot, &[&slot]).await.map_err(StackError::database("dropping a replication slot"))?;
-    let url = format!(
-        "postgres://postgres:{}@127.0.0.1:{primary_port}/postgres?application_name={slot}",
-        data.superuser_password
-    );
+    ensure_slot(&client, seat).await?;
+    let source = source(data, primary_port, &slot);
     let mut command = Command::new(postgres.program("pg_basebackup"));
-    command.arg("-D").arg(&directory).args(["-R", "-C", "-S", &slot, "-X", "stream", "-c", "fast", "-d", &url]);
-    run("pg_basebackup", command, account).await
+    command.arg("-D").arg(&directory).args(["-S", &slot, "-X", "stream", "-c", "fast", "-d", &source]);
+    run("pg_basebackup", command, account).await?;
+    mark_standby(data, account, seat)
+}
+
+/// Makes a standby of a server that was the primary, by rewinding its files to where the new primary's began to differ. Fails where that
+/// cannot be done any more; its data are of no use then.
+pub(crate) async fn rewind(
+    postgres: &Postgres,
+    data: &Data,
+    account: Option<Account>,
+    seat: Part,
+    primary_port: u16,
+) -> Result<(), StackError> {
+    let directory = directory(data, seat);
+    // A server that did not end in order must recover first, which one that is marked as a standby refuses to do alone. pg_rewind would see
+    // to it, but not where recovery was itself cut off in order: it takes that for a standby that had nothing of its own, and rewinds nothing.
+    remove_standby_mark(data, seat)?;
+    let mut recover = Command::new(postgres.program("postgres"));
+    recover.arg("--single").arg("-D").arg(&directory).arg("template1").stdin(std::process::Stdio::null());
+    run("postgres --single", recover, account).await?;
+    let mut command = Command::new(postgres.program("pg_rewind"));
+    command.arg("-D").arg(&directory).arg("--source-server").arg(source(data, primary_port, "pg_rewind"));
+    run("pg_rewind", command, account).await?;
+    mark_standby(data, account, seat)
+}
+
+/// Makes the server of a seat start as a standby and nothing else.
+pub(crate) fn mark_standby(data: &Data, account: Option<Account>, seat: Part) -> Result<(), StackError> {
+    let path = directory(data, seat).join("standby.signal");
+    fs::write(&path, "").map_err(StackError::io(format!("writing {}", path.display())))?;
+    account.map_or(Ok(()), |account| account.own(&path))
+}
+
+/// Lets the server of a seat start as a primary.
+pub(crate) fn remove_standby_mark(data: &Data, seat: Part) -> Result<(), StackError> {
+    let path = directory(data, seat).join("standby.signal");
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StackError::io(format!("removing {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a standby needs on the primary: a slot, so that the primary keeps what the standby has not received.
+pub(crate) async fn ensure_slot(primary: &Client, seat: Part) -> Result<(), StackError> {
+    let make = "SELECT pg_create_physical_replication_slot($1::text, true)
+         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1::text)";
+    let made = primary.execute(make, &[&seat.name()]).await;
+    made.map(|_| ()).map_err(StackError::database("making a replication slot"))
+}
+
+fn source(data: &Data, port: u16, application_name: &str) -> String {
+    format!(
+        "host=127.0.0.1 port={port} user=postgres dbname=postgres passfile='{}' application_name={application_name}",
+        data.path(PASSWORDS).display()
+    )
 }
 
 fn make_directory(directory: &Path, account: Option<Account>) -> Result<(), StackError> {
@@ -185,10 +325,16 @@ async fn run(program: &str, mut command: Command, account: Option<Account>) -> R
     })
 }
 
+/// A superuser's connection. What the stack itself writes does not wait for standbys: where they are not there yet, it makes them.
 async fn connect(url: &str) -> Result<Client, StackError> {
     let database = Database::parse(url, "local-stack")
         .map_err(|error| StackError::Database { what: "connecting".to_owned(), message: error.to_string() })?;
-    database.client().await.map_err(StackError::database("connecting"))
+    database.with_option("synchronous_commit", "local").client().await.map_err(StackError::database("connecting"))
+}
+
+/// A superuser's connection to a database of the server at a port.
+pub(crate) async fn connect_to(data: &Data, port: u16, database: &str) -> Result<Client, StackError> {
+    connect(&superuser_url(data, port).replace(DATABASE, database)).await
 }
 
 /// Waits until a server answers.

@@ -11,11 +11,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::account::Account;
+use crate::archive;
 use crate::data::Data;
 use crate::error::StackError;
 use crate::installed::{self, Postgres};
 use crate::keep::{Keeper, Pids, Recipe, Wanted, signal_child};
 use crate::part::Part;
+use crate::postgres::Servers;
+use crate::seats::Seats;
 use crate::{http, postgres};
 
 /// How long a service may take to be ready.
@@ -34,6 +37,7 @@ pub enum Ports {
 
 /// What to start.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line, independent of the others")]
 pub struct Options {
     /// Where it lives.
     pub data_directory: PathBuf,
@@ -41,6 +45,10 @@ pub struct Options {
     pub ports: Ports,
     /// Streaming replicas.
     pub replicas: u8,
+    /// Whether a command is acknowledged only when one replica has it on its disk too: two replicas at least.
+    pub synchronous: bool,
+    /// Whether the write-ahead log is archived, so that `prospectus backup` and `prospectus restore` work.
+    pub archive: bool,
     /// Command services.
     pub command_services: u8,
     /// Only the primary, migrated.
@@ -60,6 +68,8 @@ impl Options {
             data_directory,
             ports: Ports::Free,
             replicas: 1,
+            synchronous: false,
+            archive: false,
             command_services: 1,
             postgres_only: false,
             without: Vec::new(),
@@ -71,18 +81,28 @@ impl Options {
 
 /// A running stack. Dropped without [`Stack::shutdown`] it is killed.
 pub struct Stack {
-    shared: Arc<Shared>,
-    parts: BTreeMap<Part, (watch::Sender<Wanted>, JoinHandle<()>)>,
+    pub(crate) shared: Arc<Shared>,
+    /// By seat.
+    parts: BTreeMap<Part, Kept>,
     /// Of the parts that run inside the command services, those that are left out.
     left_out: Arc<Mutex<BTreeSet<Part>>>,
-    options: Options,
-    account: Option<Account>,
-    postgres: Postgres,
-    pids: Pids,
+    pub(crate) options: Options,
+    pub(crate) account: Option<Account>,
+    pub(crate) postgres: Postgres,
+    pub(crate) pids: Pids,
 }
 
-struct Shared {
-    data: Data,
+/// How a process is told and asked.
+struct Kept {
+    tell: watch::Sender<Wanted>,
+    idle: watch::Receiver<bool>,
+    keeper: JoinHandle<()>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) data: Data,
+    pub(crate) seats: Seats,
+    pub(crate) servers: Servers,
     nats_server: Option<PathBuf>,
 }
 
@@ -92,16 +112,26 @@ impl Stack {
     /// # Errors
     /// What is missing, taken or refuses; what was started is taken down again.
     pub async fn start(options: Options) -> Result<Self, StackError> {
+        if options.synchronous && options.replicas < 2 && !options.postgres_only {
+            return Err(StackError::Order(
+                "synchronous needs two replicas: with one, nothing could be written while it is away".to_owned(),
+            ));
+        }
         let account = Account::unprivileged()?;
         let mut data = Data::open(&options.data_directory, account).await?;
-        let postgres = Postgres::find(postgres::data_major(&data)).await?;
+        let seats = Seats::open(data.path("servers.json"))?;
+        let postgres = Postgres::find(postgres::data_major(&data, seats.seat(Part::Primary))).await?;
         let nats_server = if options.postgres_only { None } else { Some(installed::nats_server()?) };
-        choose_ports(&mut data, &options)?;
+        let ports = choose_ports(&mut data, &options, &seats)?;
+        let synchronous = options.synchronous && !options.postgres_only;
+        let archive_command = if options.archive { Some(archive::make(&data, account).await?) } else { None };
+        let servers = Servers { ports, synchronous, archive_command };
         data.save_ports()?;
-        let pids = Pids::new(data.path("pids.json"))?;
+        postgres::write_passwords(&data, account)?;
+        let pids = Pids::new(data.path("pids.json"), seats.clone())?;
         let left_out = options.without.iter().copied().filter(|part| part.is_inside()).collect();
         let left_out = Arc::new(Mutex::new(left_out));
-        let shared = Arc::new(Shared { data, nats_server });
+        let shared = Arc::new(Shared { data, seats, servers, nats_server });
         let mut stack = Self { shared, parts: BTreeMap::new(), left_out, options, account, postgres, pids };
         match stack.bring_up().await {
             Ok(()) => Ok(stack),
@@ -114,16 +144,18 @@ impl Stack {
 
     async fn bring_up(&mut self) -> Result<(), StackError> {
         let port = self.port(Part::Primary);
-        postgres::make_primary(&self.postgres, &self.shared.data, self.account).await?;
+        let primary = self.seat(Part::Primary);
+        postgres::make_primary(&self.postgres, &self.shared.data, self.account, primary).await?;
         self.keep(Part::Primary, true)?;
         postgres::ready(&self.shared.data, Part::Primary, port, "postgres").await?;
+        // A promotion whose supervisor was killed before its end.
+        self.promote_server(port).await?;
         postgres::set_up(&self.shared.data, port).await?;
         if self.options.postgres_only {
             return Ok(());
         }
         for number in 1..=self.options.replicas {
-            postgres::make_replica(&self.postgres, &self.shared.data, self.account, Part::Replica(number), port)
-                .await?;
+            self.make_ready_to_follow(Part::Replica(number)).await?;
         }
         let servers: Vec<Part> =
             [Part::Nats].into_iter().chain((1..=self.options.replicas).map(Part::Replica)).collect();
@@ -143,18 +175,37 @@ impl Stack {
         Ok(())
     }
 
+    /// Sees to it that a replica has data that the primary's can be streamed to.
+    pub(crate) async fn make_ready_to_follow(&self, part: Part) -> Result<(), StackError> {
+        let (data, seat, port) = (&self.shared.data, self.seat(part), self.port(Part::Primary));
+        if !self.needs_data(seat) {
+            let client = postgres::connect_to(data, port, "postgres").await?;
+            return postgres::ensure_slot(&client, seat).await;
+        }
+        postgres::make_replica(&self.postgres, data, self.account, seat, port).await?;
+        self.shared.seats.set_anew(seat, false)
+    }
+
+    /// Whether a seat has no data, or some that must not be served.
+    fn needs_data(&self, seat: Part) -> bool {
+        !postgres::has_data(&self.shared.data, seat) || self.shared.seats.is_anew(seat)
+    }
+
     /// Starts the keeper of a part.
     fn keep(&mut self, part: Part, running: bool) -> Result<(), StackError> {
         let (tell, wanted) = watch::channel(Wanted { running, round: 0 });
+        let (idle, is_idle) = watch::channel(false);
+        let seat = self.seat(part);
         let keeper = Keeper {
-            part,
-            log: self.shared.data.log(part),
+            seat,
+            idle,
+            log: self.shared.data.log(seat),
             echo: self.options.echo,
             pids: self.pids.clone(),
             setpriv: installed::setpriv(),
             recipe: self.recipe(part)?,
         };
-        self.parts.insert(part, (tell, tokio::spawn(keeper.run(wanted))));
+        self.parts.insert(seat, Kept { tell, idle: is_idle, keeper: tokio::spawn(keeper.run(wanted)) });
         Ok(())
     }
 
@@ -165,7 +216,7 @@ impl Stack {
             let program = installed::service(binary)?;
             let environment = self.service_environment(part);
             let left_out = Arc::clone(&self.left_out);
-            let url = |role: &str| postgres::role_url(&shared.data, role, self.port(Part::Primary));
+            let url = |role: &str| shared.servers.role_url(&shared.data, role);
             let inside = [
                 (Part::Relay, ("PROSPECTUS_RELAY_DATABASE_URL".to_owned(), url("prospectus_relay"))),
                 (Part::Sealer, ("PROSPECTUS_SEALER_DATABASE_URL".to_owned(), url("prospectus_sealer"))),
@@ -198,23 +249,28 @@ impl Stack {
                 account,
             }));
         }
-        let program = self.postgres.clone();
+        let (program, seat) = (self.postgres.clone(), self.seat(part));
         Ok(Box::new(move || Recipe {
-            words: postgres::command(&program, &shared.data, part, port),
+            words: postgres::command(
+                &program,
+                &shared.data,
+                &shared.servers,
+                seat,
+                shared.seats.part(seat) == Part::Primary,
+            ),
             environment: vec![("LC_ALL".to_owned(), "C.UTF-8".to_owned())],
             account,
         }))
     }
 
     fn service_environment(&self, part: Part) -> Vec<(String, String)> {
-        let data = &self.shared.data;
-        let primary = self.port(Part::Primary);
+        let (data, servers) = (&self.shared.data, &self.shared.servers);
         let mut environment = vec![
             ("PROSPECTUS_LISTEN".to_owned(), format!("127.0.0.1:{}", self.port(part))),
             ("PROSPECTUS_KEYRING_FILE".to_owned(), data.path("keyring").display().to_string()),
             ("PROSPECTUS_NATS_URL".to_owned(), self.nats_url()),
         ];
-        let role = |role: &str| postgres::role_url(data, role, primary);
+        let role = |role: &str| servers.role_url(data, role);
         match part {
             Part::CommandService(_) => {
                 environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_appender")));
@@ -225,10 +281,12 @@ impl Stack {
             }
             Part::Projector => environment.push(("PROSPECTUS_DATABASE_URL".to_owned(), role("prospectus_projector"))),
             _ => {
-                let replicas = (1..=self.options.replicas)
-                    .map(|number| postgres::role_url(data, "prospectus_query", self.port(Part::Replica(number))));
+                // All of them: which are replicas, a promotion changes and the service sees. The primary is not read.
+                let replicas =
+                    servers.ports.iter().map(|(_, port)| postgres::role_url(data, "prospectus_query", *port));
                 let replicas: Vec<String> = replicas.collect();
                 environment.push(("PROSPECTUS_REPLICA_DATABASE_URLS".to_owned(), replicas.join(",")));
+                environment.push(("PROSPECTUS_REPLICAS_ONLY".to_owned(), "true".to_owned()));
                 environment.push(("PROSPECTUS_READS_DATABASE_URL".to_owned(), role("prospectus_reads")));
             }
         }
@@ -236,8 +294,13 @@ impl Stack {
         environment
     }
 
-    fn port(&self, part: Part) -> u16 {
-        self.shared.data.ports.get(&part.name()).copied().unwrap_or(0)
+    /// Where the data, port, log and keeper of a part are.
+    pub(crate) fn seat(&self, part: Part) -> Part {
+        self.shared.seats.seat(part)
+    }
+
+    pub(crate) fn port(&self, part: Part) -> u16 {
+        self.shared.data.ports.get(&self.seat(part).name()).copied().unwrap_or(0)
     }
 
     fn nats_url(&self) -> String {
@@ -264,6 +327,11 @@ impl Stack {
         postgres::superuser_url(&self.shared.data, self.port(part))
     }
 
+    /// A superuser's address of whichever server takes writes, now and after a promotion.
+    pub fn servers_url(&self) -> String {
+        self.shared.servers.superuser_url(&self.shared.data)
+    }
+
     /// A role's address of the primary or a replica.
     pub fn role_url(&self, role: &str, part: Part) -> String {
         postgres::role_url(&self.shared.data, role, self.port(part))
@@ -271,7 +339,7 @@ impl Stack {
 
     /// The log file of a process.
     pub fn log(&self, part: Part) -> PathBuf {
-        self.shared.data.log(part)
+        self.shared.data.log(self.seat(part))
     }
 
     /// The variables that a command inside the stack sees.
@@ -281,11 +349,15 @@ impl Stack {
             data.role_passwords.iter().map(|(role, password)| format!("{role}={password}")).collect();
         let mut variables = vec![
             ("PROSPECTUS_PRIMARY_URL".to_owned(), self.superuser_url(Part::Primary)),
+            ("PROSPECTUS_SERVERS_URL".to_owned(), self.servers_url()),
             ("PROSPECTUS_DATA_DIR".to_owned(), data.root().display().to_string()),
             ("PROSPECTUS_ROLE_PASSWORDS".to_owned(), passwords.join(",")),
             ("PROSPECTUS_KEYRING_FILE".to_owned(), data.path("keyring").display().to_string()),
             ("PROSPECTUS_API_KEY".to_owned(), self.api_key().to_owned()),
         ];
+        if self.options.archive {
+            variables.extend(archive::variables(data));
+        }
         if !self.options.postgres_only {
             let list = |parts: Vec<String>| parts.join(",");
             let commands = (1..=self.options.command_services).map(|number| self.url(Part::CommandService(number)));
@@ -304,7 +376,7 @@ impl Stack {
 
     /// The process id of a part that runs.
     pub fn pid(&self, part: Part) -> Option<u32> {
-        self.pids.get(part)
+        self.pids.get(self.seat(part))
     }
 
     /// Kills a process outright (SIGKILL), as a crash would; the supervisor starts it again.
@@ -320,8 +392,19 @@ impl Stack {
         if part.is_inside() {
             return self.switch(part, false).await;
         }
-        self.tell(part, |wanted| wanted.running = false)?;
-        self.wait_until(part, |pid| pid.is_none()).await
+        self.stop_seat(self.seat(part)).await
+    }
+
+    /// Stops what runs in a seat; when this returns, nothing is started there until it is told to.
+    pub(crate) async fn stop_seat(&self, seat: Part) -> Result<(), StackError> {
+        let kept = self.kept(seat)?;
+        kept.tell.send_modify(|wanted| wanted.running = false);
+        let mut idle = kept.idle.clone();
+        match tokio::time::timeout(READY, idle.wait_for(|idle| *idle)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(StackError::Ended),
+            Err(_) => Err(self.not_ready(self.shared.seats.part(seat), "its process does not end")),
+        }
     }
 
     /// Starts a part that was held off, and waits until it is ready.
@@ -331,6 +414,9 @@ impl Stack {
     pub async fn start_part(&self, part: Part) -> Result<(), StackError> {
         if part.is_inside() {
             return self.switch(part, true).await;
+        }
+        if matches!(part, Part::Replica(_)) && self.kept(self.seat(part)).is_ok() && self.needs_data(self.seat(part)) {
+            self.make_ready_to_follow(part).await?;
         }
         self.tell(part, |wanted| wanted.running = true)?;
         self.ready(part).await
@@ -372,9 +458,13 @@ impl Stack {
     }
 
     fn tell(&self, part: Part, change: impl FnOnce(&mut Wanted)) -> Result<(), StackError> {
-        let (tell, _) = self.parts.get(&part).ok_or_else(|| StackError::Order(format!("this stack has no {part}")))?;
-        tell.send_modify(change);
+        self.kept(self.seat(part))?.tell.send_modify(change);
         Ok(())
+    }
+
+    fn kept(&self, seat: Part) -> Result<&Kept, StackError> {
+        let none = || StackError::Order(format!("this stack has no {}", self.shared.seats.part(seat)));
+        self.parts.get(&seat).ok_or_else(none)
     }
 
     async fn wait_until(&self, part: Part, is_so: impl Fn(Option<u32>) -> bool) -> Result<(), StackError> {
@@ -425,7 +515,7 @@ impl Stack {
     }
 
     fn not_ready(&self, part: Part, reason: &str) -> StackError {
-        let tail = http::tail(&self.shared.data.log(part));
+        let tail = http::tail(&self.log(part));
         StackError::NotReady { part, waited: READY, reason: reason.to_owned(), tail }
     }
 
@@ -438,10 +528,12 @@ impl Stack {
             Part::Primary => 3,
         };
         for step in 0..=3 {
-            let (now, later) = std::mem::take(&mut self.parts).into_iter().partition(|(part, _)| rank(part) == step);
+            let seats = &self.shared.seats;
+            let (now, later): (BTreeMap<Part, Kept>, _) =
+                std::mem::take(&mut self.parts).into_iter().partition(|(seat, _)| rank(&seats.part(*seat)) == step);
             self.parts = later;
-            let now: BTreeMap<Part, (watch::Sender<Wanted>, JoinHandle<()>)> = now;
-            let keepers: Vec<JoinHandle<()>> = now.into_values().map(|(_, keeper)| keeper).collect();
+            // With its sender gone a keeper ends its process and itself.
+            let keepers: Vec<JoinHandle<()>> = now.into_values().map(|kept| kept.keeper).collect();
             for keeper in keepers {
                 if let Err(error) = keeper.await {
                     eprintln!("local-stack | a keeper broke: {error}");
@@ -453,17 +545,22 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        for (_, keeper) in self.parts.values() {
-            keeper.abort();
+        for kept in self.parts.values() {
+            kept.keeper.abort();
         }
     }
 }
 
-/// Gives every part its port: the one that it had, else the documents' one or a free one.
-fn choose_ports(data: &mut Data, options: &Options) -> Result<(), StackError> {
-    let mut parts = vec![Part::Primary, Part::Nats, Part::Projector, Part::QueryService];
-    parts.extend((1..=options.replicas).map(Part::Replica));
+/// Gives every part its port: the one that its seat had, else the documents' one or a free one. Gives the servers with theirs.
+fn choose_ports(data: &mut Data, options: &Options, seats: &Seats) -> Result<Vec<(Part, u16)>, StackError> {
+    let mut parts = vec![Part::Primary];
+    if !options.postgres_only {
+        parts.extend((1..=options.replicas).map(Part::Replica));
+    }
+    let servers = parts.len();
+    parts.extend([Part::Nats, Part::Projector, Part::QueryService]);
     parts.extend((1..=options.command_services).map(Part::CommandService));
+    let mut ports = Vec::new();
     let mut held = Vec::new();
     for part in parts {
         let fixed = match (options.ports, part) {
@@ -472,7 +569,8 @@ fn choose_ports(data: &mut Data, options: &Options) -> Result<(), StackError> {
             (Ports::Fixed, Part::Projector) => Some(8082),
             _ => None,
         };
-        let before = data.ports.get(&part.name()).copied();
+        let seat = seats.seat(part);
+        let before = data.ports.get(&seat.name()).copied();
         let listener = match (fixed, before) {
             (Some(port), _) => {
                 TcpListener::bind(("127.0.0.1", port)).map_err(|_| StackError::PortTaken { port, part })?
@@ -484,11 +582,13 @@ fn choose_ports(data: &mut Data, options: &Options) -> Result<(), StackError> {
             (None, None) => free_port()?,
         };
         let port = listener.local_addr().map_err(StackError::io("finding a free port"))?.port();
-        data.ports.insert(part.name(), port);
+        data.ports.insert(seat.name(), port);
+        ports.push((seat, port));
         // Held until all are chosen, so that no two parts get the same.
         held.push(listener);
     }
-    Ok(())
+    ports.truncate(servers);
+    Ok(ports)
 }
 
 fn free_port() -> Result<TcpListener, StackError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use local_stack::{Options, Part, Stack, StackError};
+use local_stack::{Behind, Options, Part, Stack, StackError};
 
 /// How long a test waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -150,4 +150,103 @@ fn orders_hold_a_part_off_and_bring_it_back() {
         .expect("local-stack runs");
     assert!(!alone.status.success());
     assert!(String::from_utf8_lossy(&alone.stderr).contains("start one with `local-stack up`"));
+}
+
+/// Two replicas and no services: what a promotion does to servers.
+async fn servers(directory: &Directory) -> Stack {
+    let without = vec![Part::Nats, Part::CommandService(1), Part::Projector, Part::QueryService];
+    let options = Options { replicas: 2, synchronous: true, without, ..Options::throw_away(directory.0.clone()) };
+    Stack::start(options).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn takes_writes(stack: &Stack, part: Part) -> bool {
+    let row = superuser(stack, part).await.query_one("SELECT NOT pg_is_in_recovery()", &[]).await;
+    row.expect("an answer").get(0)
+}
+
+async fn only_the_primary_takes_writes(stack: &Stack) {
+    for (part, expected) in [(Part::Primary, true), (Part::Replica(1), false), (Part::Replica(2), false)] {
+        assert_eq!(takes_writes(stack, part).await, expected, "{part}");
+    }
+}
+
+/// Writes through whichever server takes writes, waiting for a standby; gives how many rows there are.
+async fn write(stack: &Stack) -> i64 {
+    let anywhere = service_kit::postgres::Database::parse(&stack.servers_url(), "stack tests").expect("a good URL");
+    let client = anywhere.client().await.expect("a server takes writes");
+    client
+        .batch_execute("CREATE TABLE IF NOT EXISTS kept (at timestamptz); INSERT INTO kept VALUES (now())")
+        .await
+        .expect("written");
+    client.query_one("SELECT count(*) FROM kept", &[]).await.expect("counted").get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_needs_every_standby_or_the_word_that_loss_is_accepted_and_fences_the_old_primary() {
+    let directory = Directory::new();
+    let stack = servers(&directory).await;
+    assert_eq!(write(&stack).await, 1);
+    // One is away: it may have what was acknowledged. Nothing is touched.
+    stack.stop(Part::Replica(2)).await.expect("it stops");
+    let before = stack.pid(Part::Primary);
+    let refused = stack.promote(false).await.expect_err("too few answer").to_string();
+    assert!(refused.contains("1 of 2 replicas answer (postgres_replica_2: "), "{refused}");
+    assert!(refused.contains("--accept-loss"), "{refused}");
+    assert_eq!(stack.pid(Part::Primary), before);
+    assert_eq!(write(&stack).await, 2);
+
+    let replica = stack.pid(Part::Replica(1)).expect("it runs");
+    let promotion = stack.promote(true).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(promotion.server, "postgres_replica");
+    let behind =
+        |server: &str| promotion.others.iter().find(|(name, _)| name == server).map(|(_, behind)| behind.clone());
+    assert!(matches!(behind("postgres_replica_2"), Some(Behind::LeftOut(_))), "{promotion}");
+    assert_eq!(behind("postgres_primary"), Some(Behind::Rewound), "{promotion}");
+    // pids.json tells by job: the promoted server's process is the primary's, and it is the same process.
+    assert_eq!(pids(&directory.0)["postgres_primary"], replica);
+    assert_eq!(stack.pid(Part::Primary), Some(replica));
+    assert!(!pids(&directory.0).contains_key("postgres_replica_2"));
+    stack.start_part(Part::Replica(2)).await.expect("the one that was left out comes back");
+    assert_eq!(write(&stack).await, 3);
+    only_the_primary_takes_writes(&stack).await;
+
+    // Whoever starts the fenced one again gets a replica: the supervisor after a crash, and the next start of the stack.
+    let old = stack.pid(Part::Replica(1)).expect("the old primary runs");
+    stack.kill(Part::Replica(1));
+    eventually("a new process", || stack.pid(Part::Replica(1)).filter(|pid| *pid != old)).await;
+    stack.ready(Part::Replica(1)).await.unwrap_or_else(|error| panic!("{error}"));
+    only_the_primary_takes_writes(&stack).await;
+    stack.shutdown().await;
+    let stack = servers(&directory).await;
+    only_the_primary_takes_writes(&stack).await;
+    assert_eq!(write(&stack).await, 4);
+    assert!(directory.0.join("postgres_primary/standby.signal").exists());
+    assert!(!directory.0.join("postgres_replica/standby.signal").exists());
+
+    // Killed with its processes, the primary is no longer asked, and nobody of it is left when another is promoted.
+    let dead = stack.pid(Part::Primary);
+    stack.kill(Part::Primary);
+    let promotion = stack.promote(false).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_ne!(promotion.server, "postgres_replica");
+    assert!(!pids(&directory.0).values().any(|pid| pid.as_u64() == dead.map(u64::from)));
+    only_the_primary_takes_writes(&stack).await;
+    assert_eq!(write(&stack).await, 5);
+    stack.shutdown().await;
+}
+
+#[test]
+fn the_order_promote_is_obeyed_and_says_what_it_did() {
+    let stack = env!("CARGO_BIN_EXE_local-stack");
+    let script = format!("{stack} promote && {stack} promote");
+    let without = "nats,command-service,projector,query-service";
+    let output = exec(&["--without", without], &script);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        said.contains("the primary is postgres_replica\n") && said.contains("the primary is postgres_primary\n"),
+        "{said}"
+    );
+    assert!(said.contains("postgres_primary was rewound and follows it"), "{said}");
+    let output = exec(&["--synchronous", "--replicas", "1"], "true");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("two replicas"), "{output:?}");
 }

@@ -43,7 +43,7 @@ const ROWS: &str = "
 async fn query_role(database: &TestDatabase) -> Pool {
     let (trigger, shutdown) = service_kit::shutdown::Shutdown::new();
     let url = database.url_for("prospectus_query");
-    let replicas = Replicas::open(&[&url], None, 1, &shutdown).await.expect("a URL");
+    let replicas = Replicas::open(&[&url], None, false, 1, &shutdown).await.expect("a URL");
     drop(trigger);
     replicas.choose(&[], Scope::ReadTables, 0).expect("it answers").pool.clone()
 }

@@ -73,7 +73,8 @@ async fn the_queue_reads_no_more_than_its_page() {
     let database = TestDatabase::new().await;
     database.superuser().await.batch_execute(ROWS).await.expect("rows");
     let (trigger, shutdown) = service_kit::shutdown::Shutdown::new();
-    let replicas = Replicas::open(&[&database.url_for("prospectus_query")], None, 1, &shutdown).await.expect("a URL");
+    let replicas =
+        Replicas::open(&[&database.url_for("prospectus_query")], None, false, 1, &shutdown).await.expect("a URL");
     drop(trigger);
     let pool = replicas.choose(&[], Scope::ReadTables, 0).expect("it answers").pool.clone();
     let mut client = pool.get().await.expect("a connection");
