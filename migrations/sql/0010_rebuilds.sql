@@ -121,7 +121,7 @@ COMMENT ON COLUMN read.rebuilds.worker IS 'The projector that is at it: every ch
 COMMENT ON COLUMN read.rebuilds.beat_at IS 'When that one last said so';
 COMMENT ON COLUMN read.rebuilds.attempts IS 'How often it was taken';
 COMMENT ON COLUMN read.rebuilds.generation IS 'What it builds, or makes live';
-COMMENT ON COLUMN read.rebuilds.phase IS 'waiting, preparing, companies, prospects, indexes, catching_up, checking, swapping, done';
+COMMENT ON COLUMN read.rebuilds.phase IS 'waiting, preparing, companies, prospects, indexes, catching_up, checking, counting, swapping, done';
 COMMENT ON COLUMN read.rebuilds.done IS 'How much of the phase is done: of companies and prospects events, each once when it is folded and once when its record is written; indexes; positions';
 COMMENT ON COLUMN read.rebuilds.total IS 'How much the phase has of them';
 COMMENT ON COLUMN read.rebuilds.position IS 'How far the generation is';

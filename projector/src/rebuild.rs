@@ -30,6 +30,7 @@ use crate::elsewhere::{self, Erased, Own};
 use crate::memory::WITHOUT_ROWS;
 use crate::projection::{Projection, StepError};
 use crate::record::ApplyError;
+use crate::refresh::{RefreshError, Refresher, Schedule};
 use crate::skips::Skips;
 use crate::verify::{VerifyError, verify_generation};
 use load::{Loader, Merged};
@@ -46,6 +47,15 @@ const LEASE: Duration = Duration::from_secs(10);
 const MEMORY_BYTES: usize = 1 << 30;
 /// Parts that are folded, and indexes that are made, at the same time.
 const WORKERS_MAX: usize = 4;
+/// How long what is counted of a generation may take before it goes live. Nothing else counts by it.
+const COUNTING: Schedule = Schedule {
+    events: i64::MAX,
+    age: Duration::MAX,
+    lock_wait: Duration::from_secs(5),
+    length: Duration::from_secs(1_800),
+};
+/// How often it is looked whether another count has ended.
+const COUNTS_MAX: usize = 1_200;
 /// The server's memory for making one index.
 const INDEX_MEMORY: &str =
     "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '256MB'";
@@ -65,6 +75,12 @@ pub enum RebuildError {
     /// The check could not be made.
     #[error("the check: {0}")]
     Verify(#[from] VerifyError),
+    /// What is counted could not be counted.
+    #[error("counting: {0}")]
+    Refresh(#[from] RefreshError),
+    /// Another count did not end.
+    #[error("another refresh of what is counted has been under way for {0} tries")]
+    Counting(usize),
     /// There is too little room.
     #[error("the new generation takes about {needed} bytes on the server's disk, and there is room for {room}")]
     Room {
@@ -105,7 +121,7 @@ impl RebuildError {
     /// Whether it may go well another time.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Database(_) | Self::NotNear => true,
+            Self::Database(_) | Self::Refresh(_) | Self::Counting(_) | Self::NotNear => true,
             Self::Step(error) => matches!(
                 error,
                 StepError::Database(_)
@@ -281,8 +297,23 @@ impl Rebuilds {
         projection: &mut Projection,
     ) -> Result<(), RebuildError> {
         self.catch_up(desk, request, progress, projection).await?;
+        desk.enter(request, progress, "counting", 0).await?;
+        self.count(projection.generation()).await?;
         desk.enter(request, progress, "swapping", 0).await?;
         swap::swap(&self.database, desk, request, projection).await
+    }
+
+    /// Refreshes what is counted of the generation: whoever asks for numbers right after the swap finds them.
+    async fn count(&self, generation: i32) -> Result<(), RebuildError> {
+        let mut refresher = Refresher::new(self.database.clone(), COUNTING);
+        for _ in 0..COUNTS_MAX {
+            if refresher.refresh(generation).await? {
+                return Ok(());
+            }
+            // The live generation's are being refreshed: one at a time over all.
+            tokio::time::sleep(POLL).await;
+        }
+        Err(RebuildError::Counting(COUNTS_MAX))
     }
 
     /// The generation, if its rows and indexes are there and it is this version's.

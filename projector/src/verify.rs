@@ -217,7 +217,9 @@ impl Comparison<'_> {
             at = last.position;
             let is_unknown = |event: &&StoredEvent| {
                 let sort = event.aggregate_type.as_str();
-                !([Company::TYPE, Prospect::TYPE].contains(&sort) || is_without_rows(sort) || self.skips.contains(event.position))
+                !([Company::TYPE, Prospect::TYPE].contains(&sort)
+                    || is_without_rows(sort)
+                    || self.skips.contains(event.position))
             };
             if let Some(event) = events.iter().find(is_unknown) {
                 let (position, aggregate_type) = (event.position, event.aggregate_type.clone());
@@ -396,7 +398,8 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     const MATCHES: &str = "-- projector::verify::verify_claims, matches
         SELECT tenant_id, kind, key, aggregate_id FROM log.matches";
     let position = log.head().await?.position;
-    let fold = Comparison { log, read: log.client(), keyring, skips: Skips::default(), position, memory_bytes: usize::MAX };
+    let fold =
+        Comparison { log, read: log.client(), keyring, skips: Skips::default(), position, memory_bytes: usize::MAX };
     let companies = fold.fold::<Company>(Shard::ALL, usize::MAX).await?.records;
     let prospects = fold.fold::<Prospect>(Shard::ALL, usize::MAX).await?.records;
     let mut report = Report { position, ..Report::default() };

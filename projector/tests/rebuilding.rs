@@ -441,7 +441,7 @@ async fn killed_in_any_phase_it_is_taken_up_again_at_the_next_start() {
     go_on(&opened).await;
     let before = rows(&opened, 1).await;
     let mut expected = 1;
-    for phase in ["preparing", "companies", "prospects", "indexes", "catching_up", "checking", "swapping"] {
+    for phase in ["preparing", "companies", "prospects", "indexes", "catching_up", "checking", "counting", "swapping"] {
         let gate = Gate::at(&opened, phase).await;
         let mut process = Process::start(&opened).await;
         let id = ask(&opened, "rebuild", "100000000").await;

@@ -280,14 +280,11 @@ fn has_its_wal(backups: &Backups, before: &Before) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Notes the backup where the alarm looks, if that table exists.
+/// Notes the backup where the alarm looks.
 async fn note(client: &Client, record: &Record) -> anyhow::Result<()> {
-    const THERE: &str = "SELECT to_regclass('ops.backups') IS NOT NULL";
     const NOTE: &str = "-- cli::backup::make::note
         INSERT INTO ops.backups (started_at, finished_at, kind, label, position, ok) VALUES ($1, $2, $3, $4, $5, $6)";
-    if client.query_one(THERE, &[]).await?.get(0) {
-        let Record { started_at, finished_at, kind, label, position, ok, .. } = record;
-        client.execute(NOTE, &[started_at, finished_at, kind, label, position, ok]).await?;
-    }
+    let Record { started_at, finished_at, kind, label, position, ok, .. } = record;
+    client.execute(NOTE, &[started_at, finished_at, kind, label, position, ok]).await?;
     Ok(())
 }
