@@ -142,6 +142,8 @@ impl StepError {
             Self::OtherLog { .. } => "other_log",
             Self::Fenced => "fenced",
             Self::NoGeneration => "no_generation",
+            Self::Superseded => "superseded",
+            Self::OtherVersion { .. } => "other_version",
         }
     }
 }
