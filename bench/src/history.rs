@@ -11,7 +11,7 @@ use crate::results::Results;
 use crate::sample;
 use crate::stack::BenchStack;
 
-/// Events of the company whose history is read.
+/// Events of a company whose history is read.
 const EVENTS: u64 = 1_000;
 /// Events that the feed has at least.
 const FEED_EVENTS: u64 = 100_000;
@@ -20,31 +20,39 @@ const LINES: u64 = 2_000;
 /// The route, as the service's figures call it.
 const ROUTE: &str = "/v1/companies/{id}/history";
 
-/// Measures both.
+/// Measures the history of a company that changed as companies do, of one whose description alone was written anew each time, and the
+/// feed.
 ///
 /// # Errors
 /// If anything is refused.
 pub async fn run(stack: &BenchStack, length: Duration, results: &mut Results) -> anyhow::Result<()> {
-    let mut commands = Connection::open(&stack.command, &stack.key).await?;
-    let (id, mut position) = made(&commands.post("/v1/companies", sample::company(0).to_string()).await?)?;
-    for number in 1..EVENTS {
-        let body = json!({ "short_description": sample::description(number) }).to_string();
-        position = made(&commands.patch(&format!("/v1/companies/{id}"), body).await?)?.1;
-    }
     let mut reads = Connection::open(&stack.query, &stack.key).await?;
-    reads.wait_for(position).await?;
-    let path = format!("/v1/companies/{id}/history?limit={EVENTS}");
-    let page: Value = serde_json::from_slice(&reads.get(&path).await?)?;
-    let items = page["items"].as_array().map_or(0, Vec::len);
-    ensure!(u64::try_from(items)? == EVENTS, "the history has {items} events");
-    let before = served(stack).await?;
-    let at_client = median_ms(length, Duration::ZERO, async || reads.get(&path).await.map(drop)).await?;
-    let after = served(stack).await?;
-    ensure!(after.1 > before.1, "the service has counted no history");
-    results.add("history.1000_events", "ms", (after.0 - before.0) / (after.1 - before.1) * 1_000.0);
-    results.add("history.1000_events_client", "ms", at_client);
+    let sorts: [(_, fn(u64) -> Value); 2] = [
+        ("history.1000_events", sample::change),
+        ("history.1000_descriptions", |number| json!({ "short_description": sample::description(number) })),
+    ];
+    for (name, change) in sorts {
+        // The services close connections that are idle for as long as a history is read.
+        let mut commands = Connection::open(&stack.command, &stack.key).await?;
+        let (id, mut position) = made(&commands.post("/v1/companies", sample::company(0).to_string()).await?)?;
+        for number in 1..EVENTS {
+            position = made(&commands.patch(&format!("/v1/companies/{id}"), change(number).to_string()).await?)?.1;
+        }
+        reads.wait_for(position).await?;
+        let path = format!("/v1/companies/{id}/history?limit={EVENTS}");
+        let page: Value = serde_json::from_slice(&reads.get(&path).await?)?;
+        let items = page["items"].as_array().map_or(0, Vec::len);
+        ensure!(u64::try_from(items)? == EVENTS, "the history has {items} events");
+        let before = served(stack).await?;
+        let at_client = median_ms(length, Duration::ZERO, async || reads.get(&path).await.map(drop)).await?;
+        let after = served(stack).await?;
+        ensure!(after.1 > before.1, "the service has counted no history");
+        results.add(name, "ms", (after.0 - before.0) / (after.1 - before.1) * 1_000.0);
+        if name == "history.1000_events" {
+            results.add("history.1000_events_client", "ms", at_client);
+        }
+    }
 
-    // The services close connections that were idle for as long as the histories took.
     let mut commands = Connection::open(&stack.command, &stack.key).await?;
     let mut events = reads.count_lines("/v1/events").await?;
     let mut number = 0;

@@ -38,6 +38,22 @@ pub fn description(number: u64) -> String {
     )
 }
 
+/// What people and imports change of a company over the years, one thing after the other; a text like [`description`] is one of ten.
+pub fn change(number: u64) -> Value {
+    match number % 10 {
+        0 => json!({ "short_description": description(number) }),
+        1 => json!({ "employee_count": 1_000 + number }),
+        2 => json!({ "phone": format!("+49 531 {}", 592_000 + number) }),
+        3 => json!({ "revenue": 210_000_000 + number }),
+        4 => json!({ "address": format!("Pendulum Street {number}"), "zip_code": format!("{}", 38_000 + number) }),
+        5 => json!({ "name": format!("Benchmark Instruments {number}") }),
+        6 => json!({ "logo_url": format!("https://cdn.benchmark.example/logos/{number}.png") }),
+        7 => json!({ "industry": format!("Measuring Instruments {number}") }),
+        8 => json!({ "city": format!("Braunschweig {number}") }),
+        _ => json!({ "attributes": { "segment": format!("laboratories {number}") } }),
+    }
+}
+
 /// The command that registers such a company.
 ///
 /// # Errors

@@ -50,6 +50,14 @@ macro_rules! profile {
                 },)+
             ];
 
+            /// The value of the field with this name, as it stands in JSON; none where it has none, or there is no such field.
+            pub fn get(&self, name: &str) -> Option<serde_json::Value> {
+                match name {
+                    $(stringify!($field) => self.$field.as_ref().map(crate::profile::as_json),)+
+                    _ => None,
+                }
+            }
+
             /// Of the changes, those that differ from what is here.
             #[must_use]
             pub fn diff(&self, mut changes: $changes) -> $changes {

@@ -3,7 +3,7 @@
 
 use domain::review::ReviewReason;
 use domain::{Company, Prospect, Status};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -156,7 +156,6 @@ pub fn company(place: Place, record: &Folded<Company>) -> Vec<Cell> {
 /// Some columns of a company's row: for those who show a record without the columns that are only sorted and compared by.
 pub fn company_columns((tenant, id): Place, record: &Folded<Company>, columns: Columns) -> Vec<Cell> {
     let company = &record.state;
-    let profile = object(&company.profile);
     let social_media = company.social_media.iter().map(|entry| {
         let added = record.added_at.get(&entry.social_media_id).copied().unwrap_or(record.created_at);
         json!({"social_media_id": entry.social_media_id, "platform": entry.platform.as_str(), "url": entry.url.as_str(),
@@ -188,7 +187,7 @@ pub fn company_columns((tenant, id): Place, record: &Folded<Company>, columns: C
             _ => None,
         }),
         "review_since" => Cell::Time(record.review_since),
-        field => of_profile(&profile, field, *kind),
+        field => cell(company.profile.get(field), *kind),
     });
     cells.collect()
 }
@@ -207,7 +206,7 @@ pub fn prospect(place: Place, record: &Folded<Prospect>) -> Vec<Cell> {
 pub fn prospect_columns((tenant, id): Place, record: &Folded<Prospect>, columns: Columns) -> Vec<Cell> {
     let prospect = &record.state;
     let hint = &prospect.personal.company_hint;
-    let (open, personal) = (object(&prospect.profile), object(&prospect.personal.fields));
+    let (open, personal) = (&prospect.profile, &prospect.personal.fields);
     let cells = columns.iter().map(|(column, kind)| match *column {
         "tenant_id" => Cell::Uuid(Some(tenant)),
         "row_id" | "prospect_id" => Cell::Uuid(Some(id)),
@@ -229,28 +228,20 @@ pub fn prospect_columns((tenant, id): Place, record: &Folded<Prospect>, columns:
         "hint_name" => Cell::Text(hint.name.as_ref().map(|name| name.as_str().to_owned())),
         "hint_country" => Cell::Text(hint.country.as_ref().map(|country| country.as_str().to_owned())),
         "hint_host" => Cell::Text(hint.host.as_ref().map(|host| host.as_str().to_owned())),
-        "prospect_country" => of_profile(&open, "country", *kind),
-        "job_title" | "job_title_level" | "department" => of_profile(&open, column, *kind),
-        field => of_profile(&personal, field.strip_prefix("prospect_").unwrap_or(field), *kind),
+        "prospect_country" => cell(open.get("country"), *kind),
+        "job_title" | "job_title_level" | "department" => cell(open.get(column), *kind),
+        field => cell(personal.get(field.strip_prefix("prospect_").unwrap_or(field)), *kind),
     });
     cells.collect()
 }
 
-fn of_profile(profile: &Map<String, Value>, field: &str, kind: Kind) -> Cell {
-    let value = profile.get(field);
-    match kind {
-        Kind::Number => Cell::Number(value.and_then(Value::as_i64)),
+/// What a column shows of a field's value.
+fn cell(value: Option<Value>, kind: Kind) -> Cell {
+    match (kind, value) {
+        (Kind::Number, value) => Cell::Number(value.as_ref().and_then(Value::as_i64)),
+        (_, Some(Value::String(text))) => Cell::Text(Some(text)),
         // A phone number that could not be read stands as {"as_given": …}; its flag says so.
-        _ => {
-            Cell::Text(value.and_then(|value| value.as_str().or_else(|| value["as_given"].as_str())).map(str::to_owned))
-        }
-    }
-}
-
-fn object(profile: &impl serde::Serialize) -> Map<String, Value> {
-    match serde_json::to_value(profile) {
-        Ok(Value::Object(object)) => object,
-        _ => unreachable!("profiles are plain structs with named fields"),
+        (_, value) => Cell::Text(value.and_then(|value| value["as_given"].as_str().map(str::to_owned))),
     }
 }
 

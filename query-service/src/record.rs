@@ -207,13 +207,13 @@ pub(crate) fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
 }
 
 /// A cell of a record that was folded, as [`write_object`] shows the same column of a row.
-pub(crate) fn json_of(cell: &Cell) -> Value {
+pub(crate) fn json_of(cell: Cell) -> Value {
     match cell {
         Cell::Uuid(id) => id.map(|id| id.to_string()).into(),
-        Cell::Text(text) => text.clone().into(),
-        Cell::Number(number) => (*number).into(),
+        Cell::Text(text) => text.into(),
+        Cell::Number(number) => number.into(),
         Cell::Time(instant) => instant.map(instant_text).into(),
-        Cell::Json(json) => json.clone(),
+        Cell::Json(json) => json,
     }
 }
 

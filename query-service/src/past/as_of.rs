@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use deadpool_postgres::{Object, Transaction};
 use domain::company::STANDS_FOR_MAX;
 use domain::{Company, Status};
+use event_store::StoredEvent;
 use event_store::keyring::Keyring;
 use event_store::seal::PersonKeys;
 use projector::columns::Cell;
@@ -156,7 +157,7 @@ impl<R: Past> RecordAsOf<'_, R> {
             }
         }
         let keys = keys_of::<R>(transaction, self.keyring, self.tenant, self.id).await?;
-        let step = |event: &_, read: &mut R::Event, record: &mut Folded<R>| record.evolve(event, read);
+        let step = |event: StoredEvent, read: &mut R::Event, record: &mut Folded<R>| record.evolve(&event, read);
         let until = self.as_of.until();
         let mut records = fold::<R>(transaction, &keys, self.tenant, &[self.id], until, step).await?;
         let Some(record) = records.remove(&self.id) else { return self.first(transaction).await };
@@ -205,7 +206,7 @@ impl<R: Past> RecordAsOf<'_, R> {
     ) -> Result<(Uuid, Status), ReadError> {
         let mut end = company;
         for _ in 0..=STANDS_FOR_MAX {
-            let step = |event: &_, read: &mut _, record: &mut Folded<Company>| record.evolve(event, read);
+            let step = |event: StoredEvent, read: &mut _, record: &mut Folded<Company>| record.evolve(&event, read);
             let keys = PersonKeys::default();
             let records = fold::<Company>(transaction, &keys, self.tenant, &[end], until, step).await?;
             match records.get(&end).map(|company| company.state.status) {
@@ -223,7 +224,7 @@ fn members<R: Past>(cells: &[Cell], record: &Folded<R>, company: Option<Uuid>) -
     let hidden = record.state.is_forgotten() && record.erased_at.is_none();
     let members = R::COLUMNS.iter().zip(R::places()).map(|(column, place)| match place {
         Some(place) if hidden && is_personal(column.name) && matches!(cells[*place], Cell::Text(_)) => ERASED.into(),
-        Some(place) => json_of(&cells[*place]),
+        Some(place) => json_of(cells[*place].clone()),
         None => company.map(|company| company.to_string()).into(),
     });
     members.collect()

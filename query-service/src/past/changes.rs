@@ -1,5 +1,8 @@
 //! What an event changed of a record as clients see it: member by member, from what to what.
 
+use std::borrow::Cow;
+use std::mem::replace;
+
 use projector::columns::Cell;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,7 +21,7 @@ pub(crate) const ERASED: &str = "erased";
 #[derive(Debug, Serialize)]
 pub(crate) struct Change {
     /// Its name; a key of the attributes is `attributes.<key>`.
-    field: String,
+    field: Cow<'static, str>,
     from: Value,
     to: Value,
 }
@@ -26,17 +29,17 @@ pub(crate) struct Change {
 impl Change {
     /// The event said something of a person who was erased since: that, and no more, is known.
     pub(crate) fn of_erased() -> Self {
-        Self { field: "personal".to_owned(), from: ERASED.into(), to: ERASED.into() }
+        Self { field: "personal".into(), from: ERASED.into(), to: ERASED.into() }
     }
 }
 
-/// The members that differ.
-pub(crate) fn between<R: Past>(before: &[Cell], after: &[Cell]) -> Vec<Change> {
+/// The members that differ; what they were is taken out of `before`.
+pub(crate) fn between<R: Past>(mut before: Vec<Cell>, after: &[Cell]) -> Vec<Change> {
     let mut changes = Vec::new();
     for (column, place) in R::COLUMNS.iter().zip(R::places()) {
         let Some(place) = *place else { continue };
-        let (from, to) = (&before[place], &after[place]);
-        if from == to || OF_THE_EVENT.contains(&column.name) {
+        let (from, to) = (&mut before[place], &after[place]);
+        if *from == *to || OF_THE_EVENT.contains(&column.name) {
             continue;
         }
         match (from, to) {
@@ -44,10 +47,18 @@ pub(crate) fn between<R: Past>(before: &[Cell], after: &[Cell]) -> Vec<Change> {
                 let gone = from.keys().filter(|key| !to.contains_key(*key));
                 for key in gone.chain(to.keys()).filter(|key| from.get(*key) != to.get(*key)) {
                     let value = |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or_default();
-                    changes.push(Change { field: format!("{ATTRIBUTES}.{key}"), from: value(from), to: value(to) });
+                    changes.push(Change {
+                        field: format!("{ATTRIBUTES}.{key}").into(),
+                        from: value(from),
+                        to: value(to),
+                    });
                 }
             }
-            _ => changes.push(Change { field: column.name.to_owned(), from: json_of(from), to: json_of(to) }),
+            (from, to) => changes.push(Change {
+                field: column.name.into(),
+                from: json_of(replace(from, Cell::Json(Value::Null))),
+                to: json_of(to.clone()),
+            }),
         }
     }
     changes

@@ -56,7 +56,7 @@ pub(crate) async fn fold<R: Past>(
     tenant: Uuid,
     ids: &[Uuid],
     until: Until,
-    mut step: impl FnMut(&StoredEvent, &mut R::Event, &mut Folded<R>) + Send,
+    mut step: impl FnMut(StoredEvent, &mut R::Event, &mut Folded<R>) + Send,
 ) -> Result<HashMap<Uuid, Folded<R>>, ReadError> {
     // One record's events come along the index of sequences, whatever the planner thinks of the positions.
     const SQL: &str = "-- query_service::past::fold
@@ -83,7 +83,7 @@ pub(crate) async fn fold<R: Past>(
             let (position, sequence, version) = (event.position, event.sequence, record.version);
             return Err(ApplyError::Sequence { position, sequence, version }.into());
         }
-        step(&event, &mut read, record);
+        step(event, &mut read, record);
     }
     Ok(records)
 }

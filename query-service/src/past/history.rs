@@ -43,8 +43,8 @@ pub(crate) struct HistoryOf<'a, R> {
 /// What a page shows.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    /// Each as JSON.
-    pub(crate) items: Vec<Vec<u8>>,
+    /// As JSON, with commas between them.
+    pub(crate) items: Vec<u8>,
     /// Where the next page goes on, if there is one.
     pub(crate) next: Option<i64>,
     /// The records that it speaks of.
@@ -126,17 +126,6 @@ impl<R: Past> Question for HistoryOf<'_, R> {
     }
 }
 
-/// What a page needs of an event.
-fn without_payload(event: &StoredEvent) -> StoredEvent {
-    StoredEvent {
-        aggregate_type: String::new(),
-        event_type: event.event_type.clone(),
-        payload: String::new(),
-        metadata: event.metadata.clone(),
-        ..*event
-    }
-}
-
 /// The events of a page, and whether there are more.
 #[derive(Default)]
 struct Collected {
@@ -157,28 +146,30 @@ impl<R: Past> HistoryOf<'_, R> {
         let mut page = Collected::default();
         // What each record showed after its last event, where that was looked at.
         let mut cells: HashMap<Uuid, Vec<Cell>> = HashMap::with_capacity(ids.len());
-        let records = fold::<R>(transaction, keys, self.tenant, ids, Until::NOW, |event, read, record| {
+        let records = fold::<R>(transaction, keys, self.tenant, ids, Until::NOW, |mut event, read, record| {
             if event.position <= self.after {
-                return record.evolve(event, read);
+                return record.evolve(&event, read);
             }
             // A page of large events ends early; one alone is a page, however large.
             page.more |= page.found.len() >= self.limit || (page.bytes > PAGE_BYTES_MAX && !page.found.is_empty());
             if page.more {
-                return record.evolve(event, read);
+                return record.evolve(&event, read);
             }
             let place = (self.tenant, event.aggregate_id);
             let before = cells.remove(&event.aggregate_id).unwrap_or_else(|| R::cells(place, record));
-            record.evolve(event, read);
+            record.evolve(&event, read);
             let after = R::cells(place, record);
-            let mut changes = changes::between::<R>(&before, &after);
+            let mut changes = changes::between::<R>(before, &after);
             if erased && R::is_personal(read) {
                 changes.push(Change::of_erased());
             }
             // What a change holds is in the payload, or was in an earlier one: twice as much is a fair guess of what it takes.
             page.bytes += event.metadata.len() + 2 * event.payload.len() + 256;
             let (traced_to, reason) = (R::traced_to(read), R::reason(read).map(ToOwned::to_owned));
-            page.found.push(Found { event: without_payload(event), traced_to, reason, changes });
             cells.insert(event.aggregate_id, after);
+            // A page is told without them.
+            event.payload = String::new();
+            page.found.push(Found { event, traced_to, reason, changes });
         })
         .await?;
         Ok((page, records))
@@ -187,7 +178,8 @@ impl<R: Past> HistoryOf<'_, R> {
     async fn shown(&self, transaction: &Transaction<'_>, page: Collected) -> Result<Page, ReadError> {
         let imports: Vec<Uuid> = page.found.iter().filter_map(|found| Some(found.traced_to?.import_id)).collect();
         let imports = askings(transaction, self.tenant, imports).await?;
-        let mut shown = Page { next: None, items: Vec::with_capacity(page.found.len()), shown: Vec::new() };
+        // Room for what was guessed, so that it is not moved while it grows.
+        let mut shown = Page { next: None, items: Vec::with_capacity(page.bytes), shown: Vec::new() };
         for found in &page.found {
             let event = &found.event;
             let mut beside: Beside = serde_json::from_str(&event.metadata).unwrap_or_default();
@@ -213,9 +205,10 @@ impl<R: Past> HistoryOf<'_, R> {
                 reason: found.reason.as_deref(),
                 changes: &found.changes,
             };
-            let mut json = Vec::with_capacity(512);
-            write_json(&mut json, &item);
-            shown.items.push(json);
+            if !shown.items.is_empty() {
+                shown.items.push(b',');
+            }
+            write_json(&mut shown.items, &item);
             shown.shown.push(event.aggregate_id);
         }
         shown.shown.sort_unstable();

@@ -59,8 +59,9 @@ async fn answer<R: Past>(
     let question = HistoryOf::<R> { keyring, tenant, id, after, limit, sort: PhantomData };
     let snapshot = service.replicas.read(&question, &wanted).await?;
     let Some(page) = snapshot.data else { return Err(snapshot.state.describe(Problem::not_found())) };
-    let mut body = b"{\"items\":[".to_vec();
-    body.extend_from_slice(&page.items.join(&b','));
+    let mut body = Vec::with_capacity(page.items.len() + 64);
+    body.extend_from_slice(b"{\"items\":[");
+    body.extend_from_slice(&page.items);
     body.push(b']');
     if let Some(next) = page.next {
         body.extend_from_slice(b",\"next_cursor\":");
