@@ -144,7 +144,8 @@ impl Asked<'_> {
     async fn follow(&self, client: &Client, id: i64, wait: Option<Duration>) -> anyhow::Result<Value> {
         const LOOK: &str = "-- cli::rebuild::follow
             SELECT r.phase, r.done, r.total, r.attempts, r.outcome, r.error, r.generation, r.position, r.rows_checked, r.differences,
-                   r.first_differences, extract(epoch FROM r.finished_at - r.requested_at)::float8
+                   r.first_differences, extract(epoch FROM r.finished_at - r.requested_at)::float8,
+                   r.live_differences, r.first_live_differences
             FROM read.rebuilds AS r WHERE r.rebuild_id = $1 /* which */";
         const TAKE_BACK: &str = "-- cli::rebuild::take_back
             DELETE FROM read.rebuilds WHERE rebuild_id = $1 /* which */ AND attempts = 0";
@@ -177,6 +178,7 @@ impl Asked<'_> {
             "generation": row.get::<_, Option<i32>>(6), "position": row.get::<_, Option<i64>>(7),
             "rows_checked": row.get::<_, Option<i64>>(8), "differences": row.get::<_, Option<i64>>(9),
             "first_differences": row.get::<_, Vec<String>>(10), "seconds": row.get::<_, Option<f64>>(11),
+            "live_differences": row.get::<_, Option<i64>>(12), "first_live_differences": row.get::<_, Vec<String>>(13),
         })
     }
 }
@@ -251,6 +253,12 @@ fn output(results: Vec<Value>, room: Option<&str>) -> Output {
             let rows = of("rows_checked");
             let _ = writeln!(text, "compared with the fold of the log: {differences} differences in {rows} rows");
             for line in one["first_differences"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
+        if let Some(differences) = one["live_differences"].as_i64() {
+            let _ = writeln!(text, "compared with what was live: {differences} rows differ");
+            for line in one["first_live_differences"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 let _ = writeln!(text, "  {line}");
             }
         }

@@ -139,12 +139,11 @@ impl Published {
     }
 
     async fn last_position(&mut self) -> Option<i64> {
-        let context = match &self.stream {
-            Some(context) => context,
-            None => {
-                let options = async_nats::ConnectOptions::new().connection_timeout(LOOK_MAX);
-                self.stream.insert(jetstream::new(options.connect(&self.nats_url).await.ok()?))
-            }
+        let context = if let Some(context) = &self.stream {
+            context
+        } else {
+            let options = async_nats::ConnectOptions::new().connection_timeout(LOOK_MAX);
+            self.stream.insert(jetstream::new(options.connect(&self.nats_url).await.ok()?))
         };
         let found = context.get_stream(STREAM).await.ok()?;
         let state = &found.cached_info().state;

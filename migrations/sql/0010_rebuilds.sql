@@ -101,6 +101,8 @@ CREATE TABLE read.rebuilds (
     rows_checked bigint,
     differences bigint,
     first_differences text[] NOT NULL DEFAULT '{}',
+    live_differences bigint,
+    first_live_differences text[] NOT NULL DEFAULT '{}',
     error text,
     outcome text CHECK (outcome IN ('live', 'failed', 'cancelled')),
     finished_at timestamptz,
@@ -128,6 +130,8 @@ COMMENT ON COLUMN read.rebuilds.position IS 'How far the generation is';
 COMMENT ON COLUMN read.rebuilds.rows_checked IS 'Rows that the independent fold of the log asked for';
 COMMENT ON COLUMN read.rebuilds.differences IS 'Differences of the generation from that';
 COMMENT ON COLUMN read.rebuilds.first_differences IS 'The first of them: table, row and column, without values, which may be personal';
+COMMENT ON COLUMN read.rebuilds.live_differences IS 'Rows that the generation has otherwise than the one that was live, as far as both were: they stop nothing';
+COMMENT ON COLUMN read.rebuilds.first_live_differences IS 'The first of them: table, row and columns';
 COMMENT ON COLUMN read.rebuilds.error IS 'Why it failed, or was tried again';
 COMMENT ON COLUMN read.rebuilds.outcome IS 'live: the generation is live; failed; cancelled';
 COMMENT ON COLUMN read.rebuilds.finished_at IS 'When';

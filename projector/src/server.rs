@@ -43,15 +43,16 @@ pub async fn report(database: Database, shutdown: Shutdown) {
             () = shutdown.requested() => return,
             _ = ticks.tick() => {}
         }
-        match tokio::time::timeout(ANSWER_MAX, figures(&database, &mut client, &mut driven)).await {
-            Ok(Ok(figures)) => {
-                // What is gone, a standby or a table, is not at its last figure for ever.
-                let is_gone = |gauge: &&Gauge| !figures.iter().any(|(there, _)| there == *gauge);
-                shown.iter().filter(is_gone).for_each(|gauge| set(gauge, f64::NAN));
-                figures.iter().for_each(|(gauge, value)| set(gauge, *value));
-                shown = figures.into_iter().map(|(gauge, _)| gauge).collect();
+        if let Ok(Ok(figures)) = tokio::time::timeout(ANSWER_MAX, figures(&database, &mut client, &mut driven)).await {
+            // What is gone, a standby or a table, is not at its last figure for ever.
+            let is_gone = |gauge: &&Gauge| !figures.iter().any(|(there, _)| there == *gauge);
+            shown.iter().filter(is_gone).for_each(|gauge| set(gauge, f64::NAN));
+            for (gauge, value) in &figures {
+                set(gauge, *value);
             }
-            _ => (client, driven) = (None, JoinSet::new()),
+            shown = figures.into_iter().map(|(gauge, _)| gauge).collect();
+        } else {
+            (client, driven) = (None, JoinSet::new());
         }
     }
 }

@@ -72,21 +72,21 @@ pub struct Replicas {
     ordinary: Vec<Arc<Replica>>,
     fallback: Option<Arc<Replica>>,
     /// Whether one of `ordinary` that takes writes is never read.
-    replicas_only: bool,
+    never_primary: bool,
     turn: AtomicUsize,
     moved: watch::Sender<()>,
 }
 
 impl Replicas {
     /// Makes the pools, looks at each server once, and goes on looking until `shutdown`. A server of `urls` that takes writes is read
-    /// while none of them is a replica that works, or never with `replicas_only`.
+    /// while none of them is a replica that works, or never with `never_primary`.
     ///
     /// # Errors
     /// If a URL cannot be parsed. A server that is away is no error: it may come.
     pub async fn open(
         urls: &[&str],
         fallback: Option<&str>,
-        replicas_only: bool,
+        never_primary: bool,
         connections: usize,
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>, DatabaseError> {
@@ -96,7 +96,7 @@ impl Replicas {
         let opened = Arc::new(Self {
             ordinary: replicas,
             fallback,
-            replicas_only,
+            never_primary,
             turn: AtomicUsize::new(0),
             moved: watch::Sender::new(()),
         });
@@ -130,13 +130,13 @@ impl Replicas {
 
     /// Those that are read, or would be if they worked.
     fn candidates(&self) -> impl Iterator<Item = &Arc<Replica>> {
-        self.ordinary.iter().filter(|one| !(self.replicas_only && one.takes_writes())).chain(&self.fallback)
+        self.ordinary.iter().filter(|one| !(self.never_primary && one.takes_writes())).chain(&self.fallback)
     }
 
     /// Those of the list that may be read now: the replicas that work; while there is none, the primary.
     fn readable(&self) -> impl Iterator<Item = &Arc<Replica>> + Clone {
         let any_replica = self.ordinary.iter().any(|one| one.is_healthy() && !one.takes_writes());
-        let primary_too = !any_replica && !self.replicas_only;
+        let primary_too = !any_replica && !self.never_primary;
         self.ordinary.iter().filter(move |one| one.is_healthy() && (primary_too || !one.takes_writes()))
     }
 
@@ -154,7 +154,7 @@ impl Replicas {
 
     fn freshest_first(&self) -> impl Iterator<Item = &Arc<Replica>> {
         let mut ordinary: Vec<_> =
-            self.ordinary.iter().filter(|replica| !(self.replicas_only && replica.takes_writes())).collect();
+            self.ordinary.iter().filter(|replica| !(self.never_primary && replica.takes_writes())).collect();
         ordinary.sort_by_cached_key(|replica| {
             let replica_that_works = replica.is_healthy() && !replica.takes_writes();
             let replayed = replica.replayed.load(Ordering::Relaxed);
@@ -434,7 +434,7 @@ fn report(replica: &Replica, all: &Replicas) {
     metrics::gauge!("prospectus_replica_takes_writes", "replica" => name.clone())
         .set(f64::from(u8::from(takes_writes)));
     // The primary has no lag of its own to tell, but where it was a replica its last one must not stay.
-    let unread = takes_writes && all.replicas_only;
+    let unread = takes_writes && all.never_primary;
     if !unread || replica.lag_told.load(Ordering::Relaxed) {
         replica.lag_told.store(true, Ordering::Relaxed);
         let lag = if unread { 0 } else { head - replica.reached(Scope::ReadTables) };
@@ -459,7 +459,7 @@ mod tests {
         let mut replicas = Replicas {
             ordinary: vec![server("hangs", false, 9), server("stands_still", true, 3), server("follows", true, 8)],
             fallback: Some(server("primary", true, 10)),
-            replicas_only: false,
+            never_primary: false,
             turn: AtomicUsize::new(0),
             moved: watch::Sender::new(()),
         };
@@ -476,7 +476,7 @@ mod tests {
         }
         replicas.ordinary[1].healthy.send_replace(false);
         assert_eq!(chosen(&replicas).as_ref(), Some(&replicas.ordinary[2].name));
-        replicas.replicas_only = true;
+        replicas.never_primary = true;
         assert_eq!(order(&replicas), ["hangs", "stands_still", "primary"]);
         assert_eq!(chosen(&replicas), replicas.fallback.as_ref().map(|one| one.name.clone()));
         replicas.fallback = None;

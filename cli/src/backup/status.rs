@@ -15,7 +15,7 @@ const WAITING_MAX: i64 = 64;
 
 /// Says how the backups are. Exit code 1 if the newest good one is too old, the write-ahead log is not archived, or the next backup will not fit.
 ///
-/// The archive is looked at only with PROSPECTUS_PRIMARY_URL.
+/// The archive is looked at only with `PROSPECTUS_PRIMARY_URL`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  prospectus backup status --max-age 26")]
 pub struct Args {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::connection::connect;
 use crate::rebuild::RebuildError;
+use crate::rebuild::beside::Beside;
 use crate::verify::Report;
 
 /// The first half of the advisory lock's key; any number that nobody else uses does.
@@ -152,14 +153,14 @@ impl Desk {
             WHERE rebuild_id = $1 AND worker = $2 AND finished_at IS NULL";
         progress.done.store(0, Ordering::Relaxed);
         tracing::info!(rebuild_id = request.id, phase, "rebuild");
-        self.own(self.client.execute(SQL, &[&request.id, &self.worker, &phase, &total]).await?)
+        own(self.client.execute(SQL, &[&request.id, &self.worker, &phase, &total]).await?)
     }
 
     /// Names the generation that is being built or rolled back to.
     pub(crate) async fn set_generation(&self, request: &Request, generation: i32) -> Result<(), RebuildError> {
         const SQL: &str = "-- projector::rebuild::request::set_generation
             UPDATE read.rebuilds SET generation = $3 WHERE rebuild_id = $1 AND worker = $2 AND finished_at IS NULL";
-        self.own(self.client.execute(SQL, &[&request.id, &self.worker, &generation]).await?)
+        own(self.client.execute(SQL, &[&request.id, &self.worker, &generation]).await?)
     }
 
     /// Says what the check found.
@@ -171,7 +172,15 @@ impl Desk {
         let first: Vec<&str> =
             report.first.iter().map(|line| line.split(": should be ").next().unwrap_or_default()).collect();
         let (rows, differences) = (count(report.rows), count(report.differences));
-        self.own(self.client.execute(SQL, &[&request.id, &self.worker, &rows, &differences, &first]).await?)
+        own(self.client.execute(SQL, &[&request.id, &self.worker, &rows, &differences, &first]).await?)
+    }
+
+    /// Says what the comparison with the live generation found.
+    pub(crate) async fn set_beside(&self, request: &Request, beside: &Beside) -> Result<(), RebuildError> {
+        const SQL: &str = "-- projector::rebuild::request::set_beside
+            UPDATE read.rebuilds SET live_differences = $3, first_live_differences = $4
+            WHERE rebuild_id = $1 AND worker = $2 AND finished_at IS NULL";
+        own(self.client.execute(SQL, &[&request.id, &self.worker, &beside.count, &beside.first]).await?)
     }
 
     /// Says again and again that somebody is at it; ends where that is no longer wanted.
@@ -214,8 +223,9 @@ impl Desk {
     pub(crate) fn worker(&self) -> Uuid {
         self.worker
     }
+}
 
-    fn own(&self, rows: u64) -> Result<(), RebuildError> {
-        if rows == 1 { Ok(()) } else { Err(RebuildError::Lost) }
-    }
+/// Whether the row was still this projector's.
+fn own(rows: u64) -> Result<(), RebuildError> {
+    if rows == 1 { Ok(()) } else { Err(RebuildError::Lost) }
 }
