@@ -200,6 +200,36 @@ async fn a_rebuild_gives_the_rows_of_the_incremental_path_also_in_rounds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_live_generation_has_otherwise_is_told_and_stops_nothing() {
+    let opened = Opened::new().await;
+    let prospects = populate(&opened).await;
+    go_on(&opened).await;
+    let _rebuilder = Rebuilder::start(&opened, 1);
+    let superuser = opened.database.superuser().await;
+    let beside = async |id: i64| -> (Option<i64>, Vec<String>) {
+        let sql = "SELECT live_differences, first_live_differences FROM read.rebuilds WHERE rebuild_id = $1";
+        let row = superuser.query_one(sql, &[&id]).await.expect("the request");
+        (row.get(0), row.get(1))
+    };
+    let id = ask(&opened, "rebuild", "100000000").await;
+    assert_eq!(outcome(&opened, id).await, ("live".to_owned(), None, Some(0)));
+    assert_eq!(beside(id).await, (Some(0), Vec::new()), "nothing has happened to what is live");
+    // Whatever spoilt it: that is why one rebuilds.
+    let sql = "UPDATE read_2.companies SET legal_name = 'Spoilt' WHERE name = 'Company 0' RETURNING company_id";
+    let company: Uuid = superuser.query_one(sql, &[]).await.expect("one company").get(0);
+    let sql = "DELETE FROM read_2.company_prospect WHERE prospect_id = $1";
+    assert_eq!(superuser.execute(sql, &[&prospects[20]]).await.expect("one row"), 1);
+    let id = ask(&opened, "rebuild", "100000000").await;
+    assert_eq!(outcome(&opened, id).await, ("live".to_owned(), None, Some(0)), "the new one is the fold of the log");
+    let told = vec![
+        format!("companies {company}: legal_name"),
+        format!("company_prospect {}: only in the new one", prospects[20]),
+    ];
+    assert_eq!(beside(id).await, (Some(2), told));
+    opened.assert_projected().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn under_load_nobody_sees_a_hole_or_goes_back_and_a_roll_back_catches_up() {
     let opened = Arc::new(Opened::new().await);
     let prospects = populate(&opened).await;
