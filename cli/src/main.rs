@@ -103,7 +103,7 @@ async fn run(cli: &Cli) -> anyhow::Result<output::Output> {
         Command::Log(command) => log::run(command, &primary()?).await,
         Command::Projection(command) => projection::run(command, &primary()?).await,
         Command::Schema(command) => schema::run(command, &primary()?, cli.primary_url.as_ref()).await,
-        Command::Backup(args) => backup::run(args, primary).await,
-        Command::Restore(args) => restore::run(args).await,
+        Command::Backup(args) => Box::pin(backup::run(args, primary)).await,
+        Command::Restore(args) => Box::pin(restore::run(args)).await,
     }
 }

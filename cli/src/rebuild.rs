@@ -269,7 +269,9 @@ fn output(results: Vec<Value>, room: Option<&str>) -> Output {
     let well = results.iter().all(|one| one["outcome"] == "live");
     let mut json: Value = results.into();
     if let (Some(room), Some(results)) = (room, json.as_array_mut()) {
-        results.iter_mut().for_each(|one| one["room"] = room.into());
+        for one in results.iter_mut() {
+            one["room"] = room.into();
+        }
     }
     Output { json, text, well }
 }

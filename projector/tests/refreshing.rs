@@ -103,8 +103,11 @@ async fn expected(opened: &Opened, companies: &[(Uuid, Uuid)], prospects: &[(Uui
         };
         let owner = tenant.to_string();
         let country = text(prospect.profile.country.as_ref());
-        let industry =
-            text(company.as_ref().and_then(|(_, company)| company.profile.industry.as_ref().map(|line| line.as_str())));
+        let industry = text(
+            company
+                .as_ref()
+                .and_then(|(_, company)| company.profile.industry.as_ref().map(domain::value::Line::as_str)),
+        );
         let mut add = |measure: &str, value: &str| {
             expected.add([&owner, "prospect", measure, value, &country, &industry]);
         };
@@ -115,7 +118,7 @@ async fn expected(opened: &Opened, companies: &[(Uuid, Uuid)], prospects: &[(Uui
         add("live", "");
         add("total", "");
         add("job_level", &text(prospect.profile.job_title_level.as_ref()));
-        add("department", &text(prospect.profile.department.as_ref().map(|line| line.as_str())));
+        add("department", &text(prospect.profile.department.as_ref().map(domain::value::Line::as_str)));
         if prospect.personal.fields.email.is_some() {
             add("filled", "email");
         }
@@ -128,7 +131,7 @@ async fn expected(opened: &Opened, companies: &[(Uuid, Uuid)], prospects: &[(Uui
         let company = expected.company(*tenant, *id).await;
         let owner = tenant.to_string();
         let country = text(company.profile.country.as_ref());
-        let industry = text(company.profile.industry.as_ref().map(|line| line.as_str()));
+        let industry = text(company.profile.industry.as_ref().map(domain::value::Line::as_str));
         let mut add =
             |measure: &str, value: &str| expected.add([&owner, "company", measure, value, &country, &industry]);
         add("created", "");
@@ -137,7 +140,7 @@ async fn expected(opened: &Opened, companies: &[(Uuid, Uuid)], prospects: &[(Uui
         }
         add("live", "");
         add("total", "");
-        add("state", &text(company.profile.state.as_ref().map(|line| line.as_str())));
+        add("state", &text(company.profile.state.as_ref().map(domain::value::Line::as_str)));
         if with_prospects.contains(&(*tenant, *id)) {
             add("filled", "prospects");
         }

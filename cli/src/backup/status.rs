@@ -89,7 +89,7 @@ pub async fn run(args: &Args, primary: Option<&Primary>) -> anyhow::Result<Outpu
             let _ = writeln!(text, "{} files of the write-ahead log wait to be archived", archive.waiting);
         }
         None if primary.is_none() => {
-            text.push_str("the archive was not asked about (PROSPECTUS_PRIMARY_URL is not set)\n")
+            text.push_str("the archive was not asked about (PROSPECTUS_PRIMARY_URL is not set)\n");
         }
         None => {}
     }

@@ -40,10 +40,10 @@ pub async fn unpack(backups: &Backups, record: &Record, identity: &Path, into: &
     let postgres = Postgres::find(Some(record.postgres)).await?;
     match fs::read_dir(into) {
         Ok(mut entries) => {
-            ensure!(entries.next().is_none(), "{} is not empty: restore into a new directory", into.display())
+            ensure!(entries.next().is_none(), "{} is not empty: restore into a new directory", into.display());
         }
         Err(_) => {
-            fs::DirBuilder::new().mode(0o700).create(into).with_context(|| format!("making {}", into.display()))?
+            fs::DirBuilder::new().mode(0o700).create(into).with_context(|| format!("making {}", into.display()))?;
         }
     }
     let directory = fs::canonicalize(into)?;

@@ -42,7 +42,9 @@ pub(super) async fn run(primary: &Primary, replica_urls: &[Secret]) -> anyhow::R
         let database = Database::parse(url.expose(), "prospectus")?;
         let replica = database.client().await.with_context(|| format!("the replica {}", database.name()))?;
         let scans = scans(&replica).await?;
-        indexes.iter_mut().for_each(|index| index.scans += scans.get(&index.name).copied().unwrap_or(0));
+        for index in &mut indexes {
+            index.scans += scans.get(&index.name).copied().unwrap_or(0);
+        }
         since.push(counted_since(&replica, &database.name()).await?);
     }
     let unused = unused(&indexes);

@@ -35,8 +35,8 @@ pub(super) async fn look(primary: &Client, urls: &[Secret]) -> anyhow::Result<Ve
         followers.push(match ask(&database).await {
             Ok(replayed) => {
                 let more = json!({
-                    "epoch": replayed.epoch, "in_recovery": replayed.replayed.is_some(),
-                    "replay_lag_bytes": behind_bytes(primary, replayed.replayed).await?,
+                    "epoch": replayed.epoch, "in_recovery": replayed.wal.is_some(),
+                    "replay_lag_bytes": behind_bytes(primary, replayed.wal).await?,
                     "last_replayed_seconds_ago": replayed.seconds_ago,
                 });
                 Follower::at(primary, name, replayed.position, None, more).await?
@@ -52,7 +52,7 @@ struct Replayed {
     position: i64,
     epoch: Option<String>,
     /// None where it is no replica.
-    replayed: Option<PgLsn>,
+    wal: Option<PgLsn>,
     /// How long ago the transaction that it replayed last was committed.
     seconds_ago: Option<f64>,
 }
@@ -63,7 +63,7 @@ async fn ask(database: &Database) -> anyhow::Result<Replayed> {
                CASE WHEN pg_is_in_recovery() THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END::float8
         FROM log.head AS h";
     let row = database.client().await?.query_one(SQL, &[]).await?;
-    Ok(Replayed { position: row.get(0), epoch: row.get(1), replayed: row.get(2), seconds_ago: row.get(3) })
+    Ok(Replayed { position: row.get(0), epoch: row.get(1), wal: row.get(2), seconds_ago: row.get(3) })
 }
 
 /// How much of the primary's write-ahead log is not replayed at this place.
