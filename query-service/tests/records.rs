@@ -255,5 +255,5 @@ async fn wrong_requests_are_refused() {
     let parameters = document["paths"]["/v1/companies"]["get"]["parameters"].to_string();
     assert!(parameters.contains("employees_min") && parameters.contains("Prospectus-Min-Position"), "{parameters}");
     let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
-    assert_snapshot!(format!("{paths:?}"), @r##"["/v1/companies", "/v1/companies/{id}", "/v1/companies/{id}/duplicates", "/v1/companies/{id}/history", "/v1/company-prospects", "/v1/events", "/v1/log/heads", "/v1/log/proofs/consistency", "/v1/log/proofs/inclusion", "/v1/projections", "/v1/prospects", "/v1/prospects/{id}", "/v1/prospects/{id}/history", "/v1/reads", "/v1/reviews"]"##);
+    assert_snapshot!(format!("{paths:?}"), @r##"["/v1/analytics/metrics", "/v1/analytics/reports/{name}", "/v1/analytics/trends", "/v1/companies", "/v1/companies/{id}", "/v1/companies/{id}/duplicates", "/v1/companies/{id}/history", "/v1/company-prospects", "/v1/events", "/v1/log/heads", "/v1/log/proofs/consistency", "/v1/log/proofs/inclusion", "/v1/projections", "/v1/prospects", "/v1/prospects/{id}", "/v1/prospects/{id}/history", "/v1/reads", "/v1/reviews"]"##);
 }
