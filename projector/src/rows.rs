@@ -154,7 +154,7 @@ pub fn company(place: Place, record: &Folded<Company>) -> Vec<Cell> {
 }
 
 /// Some columns of a company's row: for those who show a record without the columns that are only sorted and compared by.
-pub fn company_columns((tenant, id): Place, record: &Folded<Company>, columns: Columns) -> Vec<Cell> {
+pub fn company_columns((tenant, id): Place, record: &Folded<Company>, columns: &[(&'static str, Kind)]) -> Vec<Cell> {
     let company = &record.state;
     let social_media = company.social_media.iter().map(|entry| {
         let added = record.added_at.get(&entry.social_media_id).copied().unwrap_or(record.created_at);
@@ -203,7 +203,7 @@ pub fn prospect(place: Place, record: &Folded<Prospect>) -> Vec<Cell> {
 }
 
 /// Some columns of the prospect's own part of its row.
-pub fn prospect_columns((tenant, id): Place, record: &Folded<Prospect>, columns: Columns) -> Vec<Cell> {
+pub fn prospect_columns((tenant, id): Place, record: &Folded<Prospect>, columns: &[(&'static str, Kind)]) -> Vec<Cell> {
     let prospect = &record.state;
     let hint = &prospect.personal.company_hint;
     let (open, personal) = (&prospect.profile, &prospect.personal.fields);

@@ -156,17 +156,22 @@ impl<R: Past> HistoryOf<'_, R> {
                 return record.evolve(&event, read);
             }
             let place = (self.tenant, event.aggregate_id);
-            let before = cells.remove(&event.aggregate_id).unwrap_or_else(|| R::cells(place, record));
+            let mut shown = cells.remove(&event.aggregate_id).unwrap_or_else(|| R::cells(place, record));
             record.evolve(&event, read);
-            let after = R::cells(place, record);
-            let mut changes = changes::between::<R>(before, &after);
+            let mut changes = match R::touches(read) {
+                Some(columns) => {
+                    let after = R::some_cells(place, record, &columns);
+                    changes::of_columns::<R>(&mut shown, &columns, after)
+                }
+                None => changes::between::<R>(&mut shown, R::cells(place, record)),
+            };
             if erased && R::is_personal(read) {
                 changes.push(Change::of_erased());
             }
             // What a change holds is in the payload, or was in an earlier one: twice as much is a fair guess of what it takes.
             page.bytes += event.metadata.len() + 2 * event.payload.len() + 256;
             let (traced_to, reason) = (R::traced_to(read), R::reason(read).map(ToOwned::to_owned));
-            cells.insert(event.aggregate_id, after);
+            cells.insert(event.aggregate_id, shown);
             // A page is told without them.
             event.payload = String::new();
             page.found.push(Found { event, traced_to, reason, changes });

@@ -18,6 +18,10 @@ pub(crate) trait Past: Shown {
     const COLUMNS: &'static [Column];
     /// What its row in the read tables would hold for [`Self::COLUMNS`], as far as that is the record's own.
     fn cells(place: Place, record: &Folded<Self>) -> Vec<Cell>;
+    /// The cells of some columns.
+    fn some_cells(place: Place, record: &Folded<Self>, columns: &[(&'static str, Kind)]) -> Vec<Cell>;
+    /// The columns of the row that an event can change beside those that tell of every event, where it is known to change no others.
+    fn touches(event: &Self::Event) -> Option<Vec<(&'static str, Kind)>>;
     /// For each of [`Self::COLUMNS`], where its cell is; none for what follows from another record: the company of a prospect.
     fn places() -> &'static [Option<usize>];
     /// The records whose history belongs to this one's.
@@ -41,6 +45,20 @@ impl Past for Company {
     fn cells(place: Place, record: &Folded<Self>) -> Vec<Cell> {
         static SHOWN: LazyLock<Vec<(&str, Kind)>> = LazyLock::new(|| shown(COMPANY, rows::COMPANIES));
         rows::company_columns(place, record, &SHOWN)
+    }
+
+    fn some_cells(place: Place, record: &Folded<Self>, columns: &[(&'static str, Kind)]) -> Vec<Cell> {
+        rows::company_columns(place, record, columns)
+    }
+
+    fn touches(event: &CompanyEvent) -> Option<Vec<(&'static str, Kind)>> {
+        let names: Vec<&str> = match event {
+            // A phone number that cannot be read is a flag.
+            CompanyEvent::CompanyProfileUpdated(updated) => updated.changes.names().chain(["flags"]).collect(),
+            CompanyEvent::CompanyAttributesChanged(_) => vec!["attributes"],
+            _ => return None,
+        };
+        Some(rows::COMPANIES.iter().filter(|(column, _)| names.contains(column)).copied().collect())
     }
 
     fn places() -> &'static [Option<usize>] {
@@ -84,6 +102,14 @@ impl Past for Prospect {
     fn cells(place: Place, record: &Folded<Self>) -> Vec<Cell> {
         static SHOWN: LazyLock<Vec<(&str, Kind)>> = LazyLock::new(|| shown(PROSPECT, rows::PROSPECTS));
         rows::prospect_columns(place, record, &SHOWN)
+    }
+
+    fn some_cells(place: Place, record: &Folded<Self>, columns: &[(&'static str, Kind)]) -> Vec<Cell> {
+        rows::prospect_columns(place, record, columns)
+    }
+
+    fn touches(_: &ProspectEvent) -> Option<Vec<(&'static str, Kind)>> {
+        None
     }
 
     fn places() -> &'static [Option<usize>] {
