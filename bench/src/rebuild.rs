@@ -41,7 +41,7 @@ pub async fn run(stack: &BenchStack, prospects: u64, results: &mut Results) -> a
     let went = incremental(stack, &database, &client).await?;
     results.add("project.incremental", "rows/s", rate(rows, went));
 
-    let copied = limits::copy_index(&mut client, rebuilt.generation).await?;
+    let copied = limits::copy_index(&mut client, &stack.superuser(&database).await?, rebuilt.generation).await?;
     results.add("limit.copy_index", "rows/s", rate(rows, copied));
     let inserted = limits::indexed_insert(&mut client, rebuilt.generation).await?;
     results.add("limit.indexed_insert", "rows/s", rate(rows, inserted));

@@ -17,7 +17,7 @@ use crate::primary::Primary;
 /// How often it is looked how far the projector is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Phases whose parts are events, counted when they are folded and when their record is written.
-const TWICE: [&str; 2] = ["companies", "prospects"];
+const TWICE: [&str; 3] = ["companies", "prospects", "checking"];
 
 /// Builds a projection's read tables anew from the log, beside the live ones, and makes them live. Reading and writing go on throughout.
 ///
@@ -33,7 +33,8 @@ pub struct RebuildArgs {
     /// Every projection, one after the other.
     #[arg(long, conflicts_with = "projection")]
     all: bool,
-    /// Most memory that the projector folds in, such as 512MiB; what does not go into it is folded in rounds.
+    /// Most memory that the projector folds in, such as 512MiB; what does not go into it is folded in rounds. The check holds all companies
+    /// at a time, beside that.
     #[arg(long, default_value = "1GiB", value_parser = bytes)]
     memory: u64,
     /// Room on the server's disk that the new tables may take; without it, what is free there, if the server runs on this machine.

@@ -88,6 +88,8 @@ struct Watched {
     stuck: &'static str,
     lag_events: &'static str,
     lag_seconds: &'static str,
+    /// The last known lag in seconds, and when it was seen.
+    known: (f64, Instant),
 }
 
 impl Watched {
@@ -98,15 +100,18 @@ impl Watched {
             "relay" => ["prospectus_relay_stuck", "prospectus_relay_lag_events", "prospectus_relay_lag_seconds"],
             _ => ["prospectus_sealer_stuck", "prospectus_sealer_lag_events", "prospectus_sealer_lag_seconds"],
         };
-        Self { watchdog, stuck, lag_events, lag_seconds }
+        Self { watchdog, stuck, lag_events, lag_seconds, known: (0.0, Instant::now()) }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "figures")]
     fn take(&mut self, seen: Option<Seen>) {
+        // Where nothing can be seen the number is not known, and what waited then waits longer by now.
         if let Some(seen) = &seen {
-            metrics::gauge!(self.lag_events).set(seen.lag_events as f64);
-            metrics::gauge!(self.lag_seconds).set(seen.lag_seconds);
+            self.known = (seen.lag_seconds, Instant::now());
         }
+        let seconds = if seen.is_some() { self.known.0 } else { self.known.0 + self.known.1.elapsed().as_secs_f64() };
+        metrics::gauge!(self.lag_events).set(seen.as_ref().map_or(f64::NAN, |seen| seen.lag_events as f64));
+        metrics::gauge!(self.lag_seconds).set(seconds);
         let stuck = self.watchdog.look(Instant::now(), seen.map(|seen| (seen.progress, seen.lag_events > 0)));
         metrics::gauge!(self.stuck).set(if stuck { 1.0 } else { 0.0 });
     }

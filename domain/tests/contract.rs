@@ -1,5 +1,6 @@
 //! What the log relies on: one stored sample of every form of every event that was ever released, which must be read for ever.
 
+use domain::projection::ProjectionEvent;
 use domain::{CompanyEvent, ImportEvent, ProspectEvent, RecordEvent, StoredEventError};
 use serde_json::Value;
 
@@ -100,6 +101,11 @@ const IMPORT_SAMPLES: &[(&str, &str)] = &[
     ("ImportUndone", r#"{"companies":1,"prospects":2,"left":0,"position":14,"at":"2026-01-02T03:04:05Z"}"#),
 ];
 
+const PROJECTION_SAMPLES: &[(&str, &str)] = &[(
+    "ProjectionPositionSkipped",
+    r#"{"projection":"company_prospect","position":12,"reason":"written by a faulty tool"}"#,
+)];
+
 fn check<E: RecordEvent>(samples: &[(&str, &str)], forms: &[(&str, i16)]) {
     // Whoever adds an event, or another form of one, adds a sample of it.
     let without: Vec<_> = forms.iter().filter(|form| !samples.iter().any(|(name, _)| (*name, 1) == **form)).collect();
@@ -120,6 +126,7 @@ fn every_event_ever_written_is_read() {
     check::<CompanyEvent>(COMPANY_SAMPLES, CompanyEvent::FORMS);
     check::<ProspectEvent>(PROSPECT_SAMPLES, ProspectEvent::FORMS);
     check::<ImportEvent>(IMPORT_SAMPLES, ImportEvent::FORMS);
+    check::<ProjectionEvent>(PROJECTION_SAMPLES, ProjectionEvent::FORMS);
 }
 
 #[test]

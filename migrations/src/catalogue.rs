@@ -146,8 +146,11 @@ fn named(text: &str, live: Option<&str>) -> String {
     live.map_or_else(
         || text.to_owned(),
         |live| {
+            let number = live.trim_start_matches("read_");
             text.replace(&format!("{live}."), &format!("{LIVE_SCHEMA}."))
                 .replace(&format!("schema {live}"), &format!("schema {LIVE_SCHEMA}"))
+                // What is counted of a generation asks for its own checkpoint.
+                .replace(&format!("generation = {number})"), "generation = its own)")
         },
     )
 }

@@ -4,6 +4,7 @@
 //! must be able to become: a superuser, or the projector.
 
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 /// Companies, and prospects with their companies.
 pub const COMPANY_PROSPECT: &str = "company_prospect";
@@ -32,6 +33,7 @@ struct Files {
     indexes: &'static str,
     access: &'static str,
     views: &'static str,
+    no_views: &'static str,
     analytics: &'static str,
 }
 
@@ -42,6 +44,7 @@ fn files(projection: &str) -> Result<Files, GenerationError> {
             indexes: include_str!("../sql/generation/company_prospect_indexes.sql"),
             access: include_str!("../sql/generation/company_prospect_access.sql"),
             views: include_str!("../sql/generation/company_prospect_views.sql"),
+            no_views: "DROP VIEW IF EXISTS read.company_prospect_view, read.company_prospect, read.companies",
             analytics: include_str!("../sql/generation/company_prospect_analytics.sql"),
         }),
         unknown => Err(GenerationError::Unknown(unknown.to_owned())),
@@ -168,7 +171,17 @@ pub async fn point_views(
     projection: &str,
     generation: i32,
 ) -> Result<(), GenerationError> {
-    run_as_builder(transaction, files(projection)?.views, generation).await?;
+    let files = files(projection)?;
+    transaction.batch_execute("SAVEPOINT views").await?;
+    match run_as_builder(transaction, files.views, generation).await {
+        // Another version's views have other columns: then they are made anew, unless somebody has built upon them.
+        Err(GenerationError::Database(error)) if error.code() == Some(&SqlState::INVALID_TABLE_DEFINITION) => {
+            transaction.batch_execute("ROLLBACK TO SAVEPOINT views").await?;
+            run_as_builder(transaction, files.no_views, generation).await?;
+            run_as_builder(transaction, files.views, generation).await?;
+        }
+        pointed => pointed?,
+    }
     transaction
         .execute(
             "-- migrations::generation::point_views

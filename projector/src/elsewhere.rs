@@ -5,7 +5,7 @@
 use domain::Prospect;
 use migrations::COMPANY_PROSPECT;
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Error, GenericClient};
 use uuid::Uuid;
 
 use crate::record::{Folded, Place};
@@ -31,7 +31,7 @@ pub(crate) fn erased<'a>(prospects: impl IntoIterator<Item = (&'a Place, &'a Fol
 
 /// Clears the rows of these persons in every generation but `own`. One that is still being loaded is left out: whoever loads it has read
 /// the keys after the log, and takes the erasures that come later when it catches up. Done again it changes nothing.
-pub(crate) async fn clear(client: &Client, own: Own, erased: Vec<Erased>) -> Result<(), Error> {
+pub(crate) async fn clear(client: &(impl GenericClient + Sync), own: Own, erased: Vec<Erased>) -> Result<(), Error> {
     const OTHERS: &str = "-- projector::elsewhere::clear, generations
         SELECT g.generation FROM read.generations AS g JOIN read.live AS l USING (projection)
         WHERE g.projection = $1 AND g.generation <> $2 AND g.loaded_at IS NOT NULL

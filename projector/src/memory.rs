@@ -86,6 +86,14 @@ impl Memory {
         self.prospects.clear();
     }
 
+    /// Leaves out these events from now on; what was folded otherwise is forgotten.
+    pub(crate) fn leave_out(&mut self, skips: Skips) {
+        if self.skips != skips {
+            self.skips = skips;
+            self.forget();
+        }
+    }
+
     /// How many records it remembers.
     pub(crate) fn len(&self) -> usize {
         self.companies.len() + self.prospects.len()

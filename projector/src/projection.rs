@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_es::Aggregate as _;
 use event_store::StoredEvent;
 use event_store::epoch::Epoch;
 use event_store::feed::{Feed, FeedError};
@@ -335,6 +336,11 @@ impl Projection {
         self.generation
     }
 
+    /// What its own erasures are to be cleared beside where it goes live: in every other generation.
+    pub(crate) fn own_beside_live(&self) -> Own {
+        Own { generation: self.generation, code_version: self.code_version, live: true }
+    }
+
     /// The log's highest position.
     pub(crate) async fn head(&self) -> Result<i64, StepError> {
         Ok(self.feed.head().await?.position)
@@ -358,6 +364,9 @@ impl Projection {
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
         }
         let epoch = epoch.map_or_else(|| self.epoch.clone(), |epoch| epoch.name.to_string());
+        if events.iter().any(|event| event.aggregate_type == domain::Projection::TYPE) {
+            self.read_skips().await?;
+        }
         loop {
             let (change, taken) = loop {
                 match self.memory.fold(self.feed.client(), self.position, &events).await {
@@ -376,6 +385,13 @@ impl Projection {
                 taken => return taken,
             }
         }
+    }
+
+    /// Reads again what is left out: others may have taken steps after a decision that this projector has not seen.
+    async fn read_skips(&mut self) -> Result<(), StepError> {
+        let skips = Skips::read(self.feed.client(), COMPANY_PROSPECT).await?;
+        self.memory.leave_out(skips);
+        Ok(())
     }
 
     /// Takes the step that leads to these changes.
@@ -410,6 +426,7 @@ impl Projection {
                 if self.is_superseded().await? {
                     return Err(StepError::Superseded);
                 }
+                self.read_skips().await?;
                 self.read_place().await?;
                 Err(StepError::Fenced)
             }

@@ -26,7 +26,7 @@ use tokio_postgres::Error;
 
 use crate::connection::connect;
 use crate::projection::{Projection, StepError};
-use crate::refresh::{RefreshError, Refresher, Schedule};
+use crate::refresh::{Refresher, Schedule};
 use crate::verify::{VerifyError, verify_generation};
 use build::Build;
 use request::{Desk, Progress, Request};
@@ -64,12 +64,12 @@ pub enum RebuildError {
     /// The check could not be made.
     #[error("the check: {0}")]
     Verify(#[from] VerifyError),
-    /// What is counted could not be counted.
-    #[error("counting: {0}")]
-    Refresh(#[from] RefreshError),
-    /// Another count did not end.
-    #[error("another refresh of what is counted has been under way for {0} tries")]
-    Counting(usize),
+    /// It is not what the log leads to.
+    #[error(
+        "the new generation differs from an independent fold of the log in {0} places, so it does not go live; the first of them stand with \
+         the request. If an event was left out meanwhile (`prospectus projection skip`), ask again; else this is a fault of the program"
+    )]
+    Differs(usize),
     /// There is too little room.
     #[error("the new generation takes about {needed} bytes on the server's disk, and there is room for {room}")]
     Room {
@@ -110,21 +110,22 @@ impl RebuildError {
     /// Whether it may go well another time.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Database(_) | Self::Refresh(_) | Self::Counting(_) | Self::NotNear => true,
-            Self::Step(error) => matches!(
-                error,
-                StepError::Database(_)
-                    | StepError::Feed(FeedError::Database(_))
-                    | StepError::NoAnswer(_)
-                    | StepError::Fenced
-            ),
-            Self::Generation(error) => matches!(error, GenerationError::Database(_)),
-            Self::Verify(error) => {
-                matches!(error, VerifyError::Database(_) | VerifyError::Feed(FeedError::Database(_)))
-            }
+            Self::NotNear => true,
+            Self::Database(error) => passes(error),
+            Self::Step(StepError::NoAnswer(_) | StepError::Fenced) => true,
+            Self::Step(StepError::Database(error) | StepError::Feed(FeedError::Database(error))) => passes(error),
+            Self::Generation(GenerationError::Database(error)) => passes(error),
+            Self::Verify(VerifyError::Database(error) | VerifyError::Feed(FeedError::Database(error))) => passes(error),
             _ => false,
         }
     }
+}
+
+/// Whether the database may say otherwise another time: it was away, had no room for one more connection, or somebody was in the way. A full
+/// disk, a value that does not fit or a damaged table are there the next time as well.
+fn passes(error: &Error) -> bool {
+    const CLASSES: [&str; 6] = ["08", "57", "40", "55P03", "53300", "25P03"];
+    error.code().is_none_or(|code| CLASSES.iter().any(|class| code.code().starts_with(class)))
 }
 
 /// Carries out what operators ask for, and has the views and old generations follow.
@@ -149,11 +150,11 @@ impl Rebuilds {
 
     /// Runs until the end is requested; what is under way then is taken up again by whoever runs next.
     pub async fn run(self, shutdown: Shutdown) {
-        let mut told = None;
+        let (mut told, mut asked) = (None, false);
         while !shutdown.is_requested() {
             let Err(error) = tokio::select! {
                 () = shutdown.requested() => return,
-                worked = self.work() => worked,
+                worked = self.work(&mut asked) => worked,
             };
             let said = error.to_string();
             if told.as_ref() != Some(&said) {
@@ -164,13 +165,25 @@ impl Rebuilds {
         }
     }
 
-    async fn work(&self) -> Result<std::convert::Infallible, RebuildError> {
+    async fn work(&self, asked: &mut bool) -> Result<std::convert::Infallible, RebuildError> {
         let mut desk = Desk::open(&self.database, self.code_version, self.lease).await?;
-        if desk.ask_for_own_version(MEMORY_BYTES).await? {
-            tracing::info!(version = self.code_version, "the live generation is of an older version: it is rebuilt");
-        }
+        let mut untidy = None;
         loop {
-            swap::tidy_up(desk.client()).await?;
+            // At its start a program asks whatever came of it before; then only where nothing came between.
+            if desk.ask_for_own_version(MEMORY_BYTES, !*asked).await? {
+                tracing::info!(
+                    version = self.code_version,
+                    "the live generation is of an older version: it is rebuilt"
+                );
+            }
+            *asked = true;
+            if let Err(error) = swap::tidy_up(desk.client(), self.code_version).await {
+                let said = service_kit::postgres::describe(&error);
+                if untidy.as_ref() != Some(&said) {
+                    tracing::warn!(error = said, "views or old generations could not be put right; tried again");
+                    untidy = Some(said);
+                }
+            }
             match desk.take().await? {
                 Some(request) => self.carry_out(&desk, &request).await?,
                 None => tokio::time::sleep(POLL).await,
@@ -219,24 +232,30 @@ impl Rebuilds {
         let mut projection = self.open(generation).await?;
         desk.enter(request, progress, "catching_up", 0).await?;
         self.catch_up(desk, request, progress, &mut projection).await?;
-        desk.enter(request, progress, "checking", projection.position()).await?;
+        desk.enter(request, progress, "checking", 2 * projection.position()).await?;
         let log = Feed::open(&self.database).await.map_err(StepError::from)?;
         let mut driven = JoinSet::new();
         let read = connect(&self.database, &mut driven).await?;
         read.batch_execute("SET statement_timeout = 0").await?;
-        let report = verify_generation(&log, &read, &self.keyring, generation, request.memory_bytes).await?;
-        if report.differences > 0 {
-            tracing::warn!(generation, differences = report.differences, "the generation is not the fold of the log");
-        }
+        let report =
+            verify_generation(&log, &read, &self.keyring, generation, request.memory_bytes, &progress.done).await?;
         desk.set_report(request, &report).await?;
-        if let Some(beside) = beside::compare(&read, generation).await? {
-            tracing::info!(
-                generation,
-                differences = beside.count,
-                live = beside.live,
-                "compared with the live generation"
-            );
-            desk.set_beside(request, &beside).await?;
+        if report.differences > 0 {
+            return Err(RebuildError::Differs(report.differences));
+        }
+        match beside::compare(&read, generation).await {
+            Ok(Some(beside)) => {
+                let (differences, live) = (beside.count, beside.live);
+                tracing::info!(generation, differences, live, "compared with the live generation");
+                desk.set_beside(request, &beside).await?;
+            }
+            Ok(None) => {}
+            // What is live may be spoilt beyond reading: perhaps that is why one rebuilds.
+            Err(error) if error.code().is_some() => {
+                let said = service_kit::postgres::describe(&error);
+                tracing::warn!(error = said, "the live generation cannot be compared with the new one");
+            }
+            Err(error) => return Err(error.into()),
         }
         drop((log, read));
         self.go_live(desk, request, progress, &mut projection).await
@@ -296,22 +315,28 @@ impl Rebuilds {
     ) -> Result<(), RebuildError> {
         self.catch_up(desk, request, progress, projection).await?;
         desk.enter(request, progress, "counting", 0).await?;
-        self.count(projection.generation()).await?;
+        self.count(projection.generation()).await;
         desk.enter(request, progress, "swapping", 0).await?;
         swap::swap(&self.database, desk, request, projection).await
     }
 
-    /// Refreshes what is counted of the generation: whoever asks for numbers right after the swap finds them.
-    async fn count(&self, generation: i32) -> Result<(), RebuildError> {
+    /// Refreshes what is counted of the generation: whoever asks for numbers right after the swap finds them. Where that cannot be, they are
+    /// told later that the numbers are not there yet, and the generation goes live all the same.
+    async fn count(&self, generation: i32) {
         let mut refresher = Refresher::new(self.database.clone(), COUNTING);
         for _ in 0..COUNTS_MAX {
-            if refresher.refresh(generation).await? {
-                return Ok(());
+            match refresher.refresh(generation).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, generation, "what is counted of the generation could not be counted");
+                    return refresher.forget().await;
+                }
             }
             // The live generation's are being refreshed: one at a time over all.
             tokio::time::sleep(POLL).await;
         }
-        Err(RebuildError::Counting(COUNTS_MAX))
+        tracing::warn!(generation, "another refresh does not end: what is counted of the generation comes later");
     }
 
     /// The generation, if its rows and indexes are there and it is this version's.

@@ -2,7 +2,8 @@
 //!
 //! The views of the live generation are refreshed when enough has changed since, when the oldest change that they do not show is too
 //! old, and right after somebody was erased. One refresh at a time over all projectors: `refresh_stats` takes a lock that ends with its
-//! transaction, or does nothing. It gives up rather than wait long for anybody's lock, and rests nine times as long as it took.
+//! transaction, or does nothing. It gives up rather than wait long for anybody's lock, and rests nine times as long as it took, unless
+//! somebody is erased.
 
 use std::time::{Duration, Instant};
 
@@ -72,17 +73,22 @@ impl Due {
 pub async fn run(database: Database, schedule: Schedule, shutdown: Shutdown) {
     let mut refresher = Refresher::new(database, schedule);
     let mut trouble = None;
+    let mut rested = Instant::now();
     while !shutdown.is_requested() {
+        let began = Instant::now();
         let turn = tokio::select! {
-            turn = refresher.turn() => turn,
+            turn = refresher.turn_after(rested) => turn,
             () = shutdown.requested() => break,
         };
-        let rest = match turn {
-            Ok(took) => {
+        match turn {
+            Ok(None) => {}
+            Ok(Some(took)) => {
                 trouble = None;
-                LOOK_EVERY.max(took.unwrap_or_default() * REST)
+                rested = Instant::now() + took * REST;
             }
             Err(error) => {
+                // What is cancelled after long has cost as much as what went well.
+                rested = Instant::now() + began.elapsed() * REST;
                 refresher.forget().await;
                 metrics::counter!("prospectus_refresh_failures_total").increment(1);
                 let said = error.to_string();
@@ -91,12 +97,11 @@ pub async fn run(database: Database, schedule: Schedule, shutdown: Shutdown) {
                     tracing::warn!(error = said, "what is counted could not be refreshed; it is tried again");
                     trouble = Some(said);
                 }
-                LOOK_EVERY
             }
-        };
+        }
         tokio::select! {
             () = shutdown.requested() => {}
-            () = tokio::time::sleep(rest) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
     refresher.forget().await;
@@ -116,7 +121,9 @@ impl Refresher {
         let milliseconds = |length: Duration| format!("{}ms", length.as_millis());
         let database = database
             .with_option("lock_timeout", &milliseconds(schedule.lock_wait))
-            .with_option("statement_timeout", &milliseconds(schedule.length));
+            .with_option("statement_timeout", &milliseconds(schedule.length))
+            // Whoever gave up leaves nothing running that would keep others from refreshing.
+            .with_option("client_connection_check_interval", "2s");
         Self { database, schedule, client: None, driven: JoinSet::new() }
     }
 
@@ -126,12 +133,17 @@ impl Refresher {
     /// # Errors
     /// Why it could not; the connection is to be given up then ([`Refresher::forget`]).
     pub async fn turn(&mut self) -> Result<Option<Duration>, RefreshError> {
+        self.turn_after(Instant::now()).await
+    }
+
+    /// The same for one that rests until then, unless somebody was erased.
+    async fn turn_after(&mut self, rested: Instant) -> Result<Option<Duration>, RefreshError> {
         let due = timeout(LOOK_MAX, self.look()).await.unwrap_or(Err(RefreshError::NoAnswer(LOOK_MAX)))?;
         let Some(due) = due else { return Ok(None) };
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         metrics::gauge!("prospectus_refresh_lag_events").set(due.events as f64);
         metrics::gauge!("prospectus_refresh_lag_seconds").set(due.age.as_secs_f64());
-        if !due.by(&self.schedule) {
+        if !due.by(&self.schedule) || (Instant::now() < rested && !due.erased) {
             return Ok(None);
         }
         let began = Instant::now();

@@ -113,7 +113,7 @@ impl Generation {
         };
         let stuck_after = stuck_after.as_secs_f64();
         let state = match live {
-            _ if stands => Doing::Stuck,
+            _ if stands && (live == Some(generation) || since_beat.is_some()) => Doing::Stuck,
             Some(live) if generation == live => {
                 let waits = position < head;
                 if applied_position > head || (waits && lag_seconds >= stuck_after && since_step >= stuck_after) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use cqrs_es::Aggregate as _;
@@ -100,22 +101,27 @@ pub async fn verify_within(
 ) -> Result<Report, VerifyError> {
     let (generation, position) = settled(read, None, wait).await?;
     let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
-    let result = Comparison { log, read, keyring, skips, position, memory_bytes }.compare(generation).await;
+    let result =
+        Comparison { log, read, keyring, skips, position, memory_bytes, read_events: None }.compare(generation).await;
     read.batch_execute("COMMIT").await?;
     result
 }
 
-/// [`verify_within`] of a generation that is not live, and that nobody takes steps of meanwhile.
+/// [`verify_within`] of a generation that is not live, and that nobody takes steps of meanwhile. `read_events` is told of the log's events as
+/// they are read, at least twice.
 pub(crate) async fn verify_generation(
     log: &Feed,
     read: &Client,
     keyring: &Keyring,
     generation: i32,
     memory_bytes: usize,
+    read_events: &AtomicI64,
 ) -> Result<Report, VerifyError> {
     let (generation, position) = settled(read, Some(generation), Duration::ZERO).await?;
     let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
-    let result = Comparison { log, read, keyring, skips, position, memory_bytes }.compare(generation).await;
+    let result = Comparison { log, read, keyring, skips, position, memory_bytes, read_events: Some(read_events) }
+        .compare(generation)
+        .await;
     read.batch_execute("COMMIT").await?;
     result
 }
@@ -151,6 +157,8 @@ struct Comparison<'a> {
     skips: Skips,
     position: i64,
     memory_bytes: usize,
+    /// Told of every event that is read, each time.
+    read_events: Option<&'a AtomicI64>,
 }
 
 impl Comparison<'_> {
@@ -214,7 +222,11 @@ impl Comparison<'_> {
             let mut events: Vec<StoredEvent> = self.log.after(at, PAGE.min(self.position - at)).await?;
             events.retain(|event| event.position <= self.position);
             let Some(last) = events.last() else { return Err(FeedError::Hole(at + 1).into()) };
+            let read = last.position - at;
             at = last.position;
+            if let Some(events) = self.read_events {
+                events.fetch_add(read, Ordering::Relaxed);
+            }
             let is_unknown = |event: &&StoredEvent| {
                 let sort = event.aggregate_type.as_str();
                 !([Company::TYPE, Prospect::TYPE].contains(&sort)
@@ -398,8 +410,15 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     const MATCHES: &str = "-- projector::verify::verify_claims, matches
         SELECT tenant_id, kind, key, aggregate_id FROM log.matches";
     let position = log.head().await?.position;
-    let fold =
-        Comparison { log, read: log.client(), keyring, skips: Skips::default(), position, memory_bytes: usize::MAX };
+    let fold = Comparison {
+        log,
+        read: log.client(),
+        keyring,
+        skips: Skips::default(),
+        position,
+        memory_bytes: usize::MAX,
+        read_events: None,
+    };
     let companies = fold.fold::<Company>(Shard::ALL, usize::MAX).await?.records;
     let prospects = fold.fold::<Prospect>(Shard::ALL, usize::MAX).await?.records;
     let mut report = Report { position, ..Report::default() };

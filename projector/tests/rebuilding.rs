@@ -576,6 +576,48 @@ async fn an_erasure_while_it_is_built_reaches_every_generation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_the_live_projection_has_not_come_to_reaches_its_rows_too() {
+    let opened = Opened::new().await;
+    let prospects = populate(&opened).await;
+    go_on(&opened).await;
+    // Nobody takes the live generation on from here.
+    opened.command_prospect(TENANT, prospects[20], erase()).await.expect("erased");
+    let there = format!("SELECT count(email) FROM read_1.company_prospect WHERE row_id = '{}'", prospects[20]);
+    assert_eq!(opened.number(&there).await, 1);
+    let _rebuilder = Rebuilder::start(&opened, 1);
+    done(&opened, "rebuild").await;
+    assert_eq!(opened.number(&there).await, 0, "it is kept for a roll-back, without the person");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_is_not_the_fold_of_the_log_does_not_go_live() {
+    let opened = Opened::new().await;
+    let prospects = populate(&opened).await;
+    go_on(&opened).await;
+    let _rebuilder = Rebuilder::start(&opened, 1);
+    let gate = Gate::at(&opened, "checking").await;
+    let id = ask(&opened, "rebuild", "100000000").await;
+    gate.reached(&opened).await;
+    opened
+        .sql(&format!(
+            "UPDATE read_2.company_prospect SET email = 'other@b.example' WHERE row_id = '{}'",
+            prospects[20]
+        ))
+        .await;
+    gate.open().await;
+    let (said, error, differences) = outcome(&opened, id).await;
+    assert_eq!((said.as_str(), differences), ("failed", Some(1)));
+    assert!(error.expect("an error").contains("does not go live"));
+    assert_eq!(live(&opened).await, 1);
+    let first = format!(
+        "SELECT count(*) FROM read.rebuilds WHERE first_differences = ARRAY['company_prospect {}, email']",
+        prospects[20]
+    );
+    assert_eq!(opened.number(&first).await, 1, "which row and column, without the values");
+    eventually("it is removed", async || (schemas(&opened).await == ["read_1"]).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_projection_whose_generation_was_replaced_opens_the_new_one() {
     let opened = Opened::new().await;
     let company = opened.company(json!({"name": "Acme"})).await;

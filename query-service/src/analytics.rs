@@ -9,6 +9,8 @@ pub(crate) mod report;
 pub(crate) mod table;
 pub(crate) mod trends;
 
+use std::time::Duration;
+
 use deadpool_postgres::{Object, Transaction};
 use service_kit::problem::{Code, Problem};
 use time::OffsetDateTime;
@@ -50,6 +52,8 @@ pub(crate) struct Numbers {
 impl Question for Numbers {
     type Data = Answer;
     const SCOPE: Scope = Scope::ReadTables;
+    // They are refreshed every few seconds at most.
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
 
     async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<Answer>, ReadError> {
         let schema = migrations::schema_name(generation);

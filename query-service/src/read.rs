@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
 use futures_util::TryStreamExt as _;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use crate::connection::Connection;
 use crate::freshness::Wanted;
 use crate::problems::{ReadError, Remedy, unavailable};
-use crate::replicas::{Replica, Replicas, Scope};
+use crate::replicas::{FANOUT_LOOK_EVERY, Replica, Replicas, Scope};
 use crate::routes::PAGE_BYTES_MAX;
 
 /// How often one replica is asked for one answer: a generation may change while it is read.
@@ -27,6 +28,8 @@ pub(crate) trait Question: Sync {
     type Data: Send;
     /// What a wanted position is compared with.
     const SCOPE: Scope;
+    /// How long it waits between two looks where the position has come and the answer has not.
+    const LOOK_EVERY: Duration = FANOUT_LOOK_EVERY;
     /// Asks, naming the tables of `generation`.
     fn ask(
         &self,
@@ -47,6 +50,7 @@ struct StateOf<'a, Q>(&'a Q);
 impl<Q: Question> Question for StateOf<'_, Q> {
     type Data = ();
     const SCOPE: Scope = Q::SCOPE;
+    const LOOK_EVERY: Duration = Q::LOOK_EVERY;
 
     async fn ask(&self, client: &mut Object, generation: i32) -> Result<Snapshot<()>, ReadError> {
         Ok(Snapshot { state: self.0.ask_state(client, generation).await?, data: () })
@@ -175,7 +179,7 @@ impl Replicas {
                 return Err(wanted.not_fresh(&state));
             }
             only_state = true;
-            self.wait_for(Q::SCOPE, wanted.position, deadline).await;
+            self.wait_for(Q::SCOPE, wanted.position, Q::LOOK_EVERY, deadline).await;
             // Whoever failed before may be well again.
             tried.clear();
         }

@@ -32,7 +32,7 @@ const ACCESS_CONNECTIONS: usize = 2;
 /// A replica that is further than this behind the freshest is not read while that one works.
 const LAG_EVENTS_MAX: i64 = 10_000;
 /// How long a waiter whose change is still being carried to prospects' rows lets pass between two looks.
-const FANOUT_LOOK_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const FANOUT_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What a position that is waited for is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,8 +196,8 @@ impl Replicas {
     }
 
     /// Returns once a server that [`choose`](Self::choose) may give has the wanted position, or at the deadline. Where one has it
-    /// already, and it is a change's way to the prospects' rows that is not at its end, returns a moment later.
-    pub(crate) async fn wait_for(&self, scope: Scope, wanted: i64, deadline: Instant) {
+    /// already, and it is something else that is not at its end, a change's way to the prospects' rows or a count, returns `pause` later.
+    pub(crate) async fn wait_for(&self, scope: Scope, wanted: i64, pause: Duration, deadline: Instant) {
         let mut moved = self.moved.subscribe();
         let has_it = || {
             let mut working = self.readable().peekable();
@@ -208,7 +208,7 @@ impl Replicas {
             self.working_fallback().is_some_and(has)
         };
         if has_it() {
-            tokio::time::sleep_until(deadline.min(Instant::now() + FANOUT_LOOK_EVERY)).await;
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
             return;
         }
         let _waiting: Vec<Waiting> = self.candidates().map(Waiting::new).collect();

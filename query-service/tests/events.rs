@@ -202,7 +202,17 @@ async fn projections_say_how_far_they_are() {
             page["items"].as_array().expect("items").iter().map(|item| item["state"].to_string()).collect();
         states.join(" ")
     };
+    assert_eq!(states().await, "\"live\" \"paused\"", "nobody builds it");
+    stack
+        .sql(
+            "INSERT INTO read.rebuilds (projection, kind, memory_bytes, room_from, generation, beat_at)
+             VALUES ('company_prospect', 'rebuild', 1, 'test', 2, clock_timestamp())",
+        )
+        .await;
     assert_eq!(states().await, "\"live\" \"rebuilding\"");
+    stack.sql("UPDATE read.rebuilds SET beat_at = clock_timestamp() - interval '1 hour'").await;
+    assert_eq!(states().await, "\"live\" \"stuck\"", "nobody goes on with it");
+    stack.sql("UPDATE read.rebuilds SET outcome = 'failed', finished_at = clock_timestamp()").await;
     stack.sql("UPDATE read.live SET generation = 2").await;
     assert_eq!(states().await, "\"paused\" \"catching_up\"");
 }

@@ -1,10 +1,11 @@
 //! What the server needs for the same rows, without anybody who folds them.
 
 use std::pin::pin;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, TryStreamExt as _};
+use futures_util::{SinkExt as _, TryStreamExt as _, try_join};
 use migrations::COMPANY_PROSPECT;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
@@ -35,7 +36,7 @@ pub async fn read(client: &Client) -> anyhow::Result<Duration> {
 ///
 /// # Errors
 /// If the server refuses.
-pub async fn copy_index(client: &mut Client, generation: i32) -> anyhow::Result<Duration> {
+pub async fn copy_index(client: &mut Client, other: &Client, generation: i32) -> anyhow::Result<Duration> {
     let directory = std::env::temp_dir().join(format!("prospectus-bench-{}", std::process::id()));
     tokio::fs::create_dir_all(&directory).await?;
     for table in TABLES {
@@ -64,9 +65,23 @@ pub async fn copy_index(client: &mut Client, generation: i32) -> anyhow::Result<
         }
         sink.as_mut().finish().await?;
     }
-    for statement in migrations::index_statements(COMPANY_PROSPECT, COPIED)? {
-        client.batch_execute(&statement).await?;
+    let (keys, others): (Vec<String>, Vec<String>) = migrations::index_statements(COMPANY_PROSPECT, COPIED)?
+        .into_iter()
+        .partition(|statement| statement.contains("ADD PRIMARY KEY"));
+    for key in keys {
+        client.batch_execute(&key).await?;
     }
+    // Two at a time, as the rebuild has them on two cores.
+    other.batch_execute(SETTINGS).await?;
+    let others = Mutex::new(others);
+    let next = || others.lock().expect("nobody panics while holding it").pop();
+    let make = async |client: &Client| -> anyhow::Result<()> {
+        while let Some(statement) = next() {
+            client.batch_execute(&statement).await?;
+        }
+        Ok(())
+    };
+    try_join!(make(client), make(other))?;
     let took = began.elapsed();
     tokio::fs::remove_dir_all(&directory).await?;
     drop_schema(client, COPIED).await?;

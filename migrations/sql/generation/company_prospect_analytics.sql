@@ -168,6 +168,8 @@ SELECT n.tenant_id, (CASE WHEN n.rare THEN 'rare_' || n.measure ELSE n.measure E
 FROM shared AS n
 GROUP BY 1, 2, 3, 4, 5;
 CREATE UNIQUE INDEX prospect_stats_key ON {schema}.prospect_stats (tenant_id, measure, value, country, industry);
+-- A value that few share by now is not to stay in the catalogue.
+ALTER MATERIALIZED VIEW {schema}.prospect_stats ALTER COLUMN value SET STATISTICS 0;
 COMMENT ON MATERIALIZED VIEW {schema}.prospect_stats IS 'How many live prospects there are: of each country, and industry of their company, by what else is known of them. No value of a personal column that fewer than five persons of the tenant share';
 COMMENT ON COLUMN {schema}.prospect_stats.tenant_id IS 'Whose prospects';
 COMMENT ON COLUMN {schema}.prospect_stats.measure IS 'total; state, job_level, department, source, size_band or revenue_band (of the company): value is one of them; rare_state, rare_source: one that fewer than five share; filled: value is a field that is known';

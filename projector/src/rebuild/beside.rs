@@ -92,7 +92,7 @@ fn sql(
         "-- projector::rebuild::beside::sql
         SELECT count(*) OVER (), coalesce(n.{key}, l.{key}), n.{key} IS NULL, l.{key} IS NULL, array_remove(ARRAY[{names}]::text[], NULL)
         FROM {new}.{table} AS n FULL JOIN {old}.{table} AS l ON l.tenant_id = n.tenant_id AND l.{key} = n.{key}
-        WHERE {taken_in} AND ($2 OR NOT (({passing}) AND (n.{key} IS NULL OR l.{key} IS NULL)))
+        WHERE {taken_in} AND ($2 OR NOT ({passing}))
           AND (n.{key} IS NULL OR l.{key} IS NULL OR ROW({own}) IS DISTINCT FROM ROW({other}))
         LIMIT {DIFFERENCES_MAX}",
         new = migrations::schema_name(generation),

@@ -51,6 +51,7 @@ impl Build<'_> {
         let mut driven = JoinSet::new();
         let mut client = connect(&self.rebuilds.database, &mut driven).await?;
         client.batch_execute(INDEX_MEMORY).await?;
+        self.drop_half(&mut client).await?;
         self.see_that_there_is_room(&client).await?;
         let skips = Arc::new(Skips::read(&client, COMPANY_PROSPECT).await.map_err(StepError::from)?);
         let extent = extent(&client, &skips).await?;
@@ -78,6 +79,23 @@ impl Build<'_> {
         let own = Own { generation, code_version: self.rebuilds.code_version, live: false };
         elsewhere::clear(&client, own, erased).await?;
         Ok(generation)
+    }
+
+    /// Removes what an earlier attempt has left half loaded: its room is wanted.
+    async fn drop_half(&self, client: &mut Client) -> Result<(), RebuildError> {
+        const FORGET: &str = "-- projector::rebuild::drop_half
+            UPDATE read.rebuilds AS r SET generation = NULL
+            WHERE r.rebuild_id = $1 AND r.worker = $2 AND r.finished_at IS NULL
+              AND NOT EXISTS (SELECT FROM read.live AS l WHERE l.generation = r.generation OR l.previous_generation = r.generation)";
+        let Some(generation) = self.request.generation else { return Ok(()) };
+        let transaction = client.transaction().await?;
+        transaction.batch_execute("SET LOCAL lock_timeout = '10s'").await?;
+        if transaction.execute(FORGET, &[&self.request.id, &self.desk.worker()]).await? != 1 {
+            return Err(RebuildError::Lost);
+        }
+        migrations::drop_generation(&transaction, COMPANY_PROSPECT, generation).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     async fn enter(&self, phase: &str, total: i64) -> Result<(), RebuildError> {

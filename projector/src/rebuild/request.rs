@@ -72,16 +72,20 @@ impl Desk {
         &mut self.client
     }
 
-    /// Asks for a rebuild if the live generation is of an older version than this program; whether it did.
-    pub(crate) async fn ask_for_own_version(&self, memory_bytes: usize) -> Result<bool, Error> {
+    /// Asks for a rebuild if the live generation is of an older version than this program; whether it did. Not again where this version's
+    /// last attempt failed or was cancelled, or somebody has rolled back since, but at a program's start (`anyway`).
+    pub(crate) async fn ask_for_own_version(&self, memory_bytes: usize, anyway: bool) -> Result<bool, Error> {
         const SQL: &str = "-- projector::rebuild::request::ask_for_own_version
             INSERT INTO read.rebuilds (projection, kind, code_version, memory_bytes, room_from)
             SELECT l.projection, 'rebuild', $2::integer, $3::bigint, 'nobody: a projector of a newer version asked for it'
             FROM read.live AS l JOIN read.generations AS g USING (projection, generation)
-            WHERE l.projection = $1 AND g.code_version < $2
+            WHERE l.projection = $1 AND g.code_version < $2 AND ($4 /* anyway */ OR NOT EXISTS (
+                SELECT FROM read.rebuilds AS r
+                WHERE r.rebuild_id = (SELECT max(n.rebuild_id) FROM read.rebuilds AS n WHERE n.projection = l.projection)
+                  AND ((r.code_version = $2 AND r.outcome <> 'live') OR (r.kind = 'rollback' AND r.outcome = 'live'))))
             ON CONFLICT (projection) WHERE finished_at IS NULL DO NOTHING";
         let memory_bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
-        Ok(self.client.execute(SQL, &[&COMPANY_PROSPECT, &self.code_version, &memory_bytes]).await? > 0)
+        Ok(self.client.execute(SQL, &[&COMPANY_PROSPECT, &self.code_version, &memory_bytes, &anyway]).await? > 0)
     }
 
     /// Takes what is asked for, if nobody is at it.

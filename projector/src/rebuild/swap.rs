@@ -10,12 +10,15 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::connection::connect;
+use crate::elsewhere;
 use crate::projection::{Projection, STEP_EVENTS_MAX, StepError};
 use crate::rebuild::RebuildError;
 use crate::rebuild::request::{Desk, Request};
 
 /// How long the live generation's projection stands still for one try.
 const TRY_MAX: Duration = Duration::from_secs(1);
+/// Events of one step meanwhile: short, so that the time of the try is looked at often.
+const FENCED_EVENTS_MAX: i64 = 200;
 /// Tries until it is given up: the other generation does not come near.
 const TRIES_MAX: usize = 100;
 /// How long a generation that is not near yet is caught up between two tries.
@@ -59,6 +62,8 @@ async fn try_to_swap(
         FROM read.live AS l JOIN read.checkpoint_steps AS s USING (projection, generation)
         WHERE l.projection = $1 ORDER BY s.step DESC LIMIT 1
         RETURNING generation, position";
+    const ERASED: &str = "-- projector::rebuild::swap::try_to_swap, erased
+        SELECT e.tenant_id, e.person_id, e.erased_at FROM log.erasures AS e WHERE e.position > $1 AND e.position <= $2";
     const SWAP: &str = "-- projector::rebuild::swap::try_to_swap
         UPDATE read.live SET generation = $3, previous_generation = $2, swapped_at = clock_timestamp()
         WHERE projection = $1 AND generation = $2";
@@ -83,8 +88,12 @@ async fn try_to_swap(
         if started.elapsed() > TRY_MAX {
             return Ok(false);
         }
-        step(projection).await?;
+        bounded_step(projection, FENCED_EVENTS_MAX).await?;
     }
+    // Who was erased between the two is cleared in the one that nobody takes on from here.
+    let erased = transaction.query(ERASED, &[&position, &projection.position()]).await?;
+    let erased = erased.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
+    elsewhere::clear(&transaction, projection.own_beside_live(), erased).await?;
     let swapped = transaction.execute(SWAP, &[&COMPANY_PROSPECT, &live, &projection.generation()]).await?;
     let complete = projection.complete_position();
     let finished = transaction.execute(FINISH, &[&request.id, &desk.worker(), &complete]).await?;
@@ -98,7 +107,11 @@ async fn try_to_swap(
 
 /// Takes a step; whether there was nothing to do.
 pub(crate) async fn step(projection: &mut Projection) -> Result<bool, StepError> {
-    match projection.step(STEP_EVENTS_MAX).await {
+    bounded_step(projection, STEP_EVENTS_MAX).await
+}
+
+async fn bounded_step(projection: &mut Projection, events_max: i64) -> Result<bool, StepError> {
+    match projection.step(events_max).await {
         Ok(stepped) => Ok(stepped.idle()),
         // One that was at it before and stood still has taken the step after all.
         Err(StepError::Fenced) => Ok(false),
@@ -112,12 +125,12 @@ fn is_busy(error: &Error) -> bool {
         .any(|state| error.code() == Some(state))
 }
 
-/// Has the views follow what is live, and removes generations that nobody needs any more: neither live, nor what a roll-back leads to,
+/// Has the views follow what is live, if this version of the code built it, and removes generations that nobody needs any more: neither live, nor what a roll-back leads to,
 /// nor under way. What is locked by somebody is left for another time.
-pub(crate) async fn tidy_up(client: &mut Client) -> Result<(), Error> {
+pub(crate) async fn tidy_up(client: &mut Client, code_version: i32) -> Result<(), Error> {
     const BEHIND: &str = "-- projector::rebuild::swap::tidy_up, views
-        SELECT l.generation FROM read.live AS l
-        WHERE l.projection = $1 AND l.views_generation IS DISTINCT FROM l.generation";
+        SELECT l.generation FROM read.live AS l JOIN read.generations AS g USING (projection, generation)
+        WHERE l.projection = $1 AND l.views_generation IS DISTINCT FROM l.generation AND g.code_version = $2";
     // Not while the views are behind: one of these may be what they show.
     const NOBODYS: &str = "-- projector::rebuild::swap::tidy_up, generations
         SELECT g.generation FROM read.generations AS g JOIN read.live AS l USING (projection)
@@ -127,14 +140,14 @@ pub(crate) async fn tidy_up(client: &mut Client) -> Result<(), Error> {
               SELECT FROM read.rebuilds AS r
               WHERE r.projection = g.projection AND r.generation = g.generation AND r.finished_at IS NULL)
         ORDER BY g.generation";
-    if let Some(row) = client.query_opt(BEHIND, &[&COMPANY_PROSPECT]).await? {
+    if let Some(row) = client.query_opt(BEHIND, &[&COMPANY_PROSPECT, &code_version]).await? {
         let generation: i32 = row.get(0);
         let transaction = client.transaction().await?;
         transaction.batch_execute(VIEWS_WAIT).await?;
         match migrations::point_views(&transaction, COMPANY_PROSPECT, generation).await {
             Ok(()) => transaction.commit().await?,
             Err(migrations::GenerationError::Database(error)) if is_busy(&error) => return Ok(()),
-            Err(error) => return refused(error, "the views"),
+            Err(error) => return refused(error),
         }
     }
     for row in client.query(NOBODYS, &[&COMPANY_PROSPECT]).await? {
@@ -147,18 +160,15 @@ pub(crate) async fn tidy_up(client: &mut Client) -> Result<(), Error> {
                 tracing::info!(generation, "removed a generation that nobody needs any more");
             }
             Err(migrations::GenerationError::Database(error)) if is_busy(&error) => {}
-            Err(error) => return refused(error, "a generation"),
+            Err(error) => return refused(error),
         }
     }
     Ok(())
 }
 
-fn refused(error: migrations::GenerationError, what: &str) -> Result<(), Error> {
+fn refused(error: migrations::GenerationError) -> Result<(), Error> {
     match error {
-        migrations::GenerationError::Database(error) => {
-            tracing::warn!(error = service_kit::postgres::describe(&error), "{what} could not be put right");
-            Err(error)
-        }
+        migrations::GenerationError::Database(error) => Err(error),
         migrations::GenerationError::Unknown(_) => unreachable!("the projection is ours"),
     }
 }
