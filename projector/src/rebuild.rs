@@ -110,12 +110,13 @@ impl RebuildError {
     /// Whether it may go well another time.
     fn is_passing(&self) -> bool {
         match self {
-            Self::NotNear => true,
-            Self::Database(error) => passes(error),
-            Self::Step(StepError::NoAnswer(_) | StepError::Fenced) => true,
-            Self::Step(StepError::Database(error) | StepError::Feed(FeedError::Database(error))) => passes(error),
-            Self::Generation(GenerationError::Database(error)) => passes(error),
-            Self::Verify(VerifyError::Database(error) | VerifyError::Feed(FeedError::Database(error))) => passes(error),
+            Self::NotNear | Self::Step(StepError::NoAnswer(_) | StepError::Fenced) => true,
+            Self::Database(error)
+            | Self::Step(StepError::Database(error) | StepError::Feed(FeedError::Database(error)))
+            | Self::Generation(GenerationError::Database(error))
+            | Self::Verify(VerifyError::Database(error) | VerifyError::Feed(FeedError::Database(error))) => {
+                passes(error)
+            }
             _ => false,
         }
     }
