@@ -53,6 +53,7 @@ pub struct Args {
 struct Look {
     log: log::Head,
     projections: Vec<Follower>,
+    rebuilds: Vec<Value>,
     replicas: Vec<Follower>,
     relay: Option<Follower>,
     sealer: Option<Follower>,
@@ -95,7 +96,8 @@ async fn look(client: &Client, args: &Args, stuck_after: Duration) -> anyhow::Re
     let sealer = sealer::look(client).await?;
     let replicas = replicas::look(client, &args.replica_urls).await?;
     let projections = projections::look(client, stuck_after).await?;
-    Ok(Look { log: log::head(client).await?, projections, replicas, relay, sealer })
+    let rebuilds = projections::rebuilds(client).await?;
+    Ok(Look { log: log::head(client).await?, projections, rebuilds, replicas, relay, sealer })
 }
 
 impl Look {
@@ -117,6 +119,7 @@ fn output(
     let mut json = json!({
         "log": now.log.to_json(),
         "projections": followers(&now.projections),
+        "rebuilds": now.rebuilds,
         "replicas": followers(&now.replicas),
         "standbys": standbys,
         "relay": one(now.relay.as_ref()),
@@ -132,6 +135,7 @@ fn output(
     let rows: Vec<Vec<Value>> = now.followers().map(|follower| follower.to_row(stuck)).collect();
     text.push_str(&table(&["what", "position", "lag events", "lag s", "events/s", "state"], &rows));
     text.push('\n');
+    text.extend(now.rebuilds.iter().filter_map(projections::rebuild_line));
     if now.relay.is_none() {
         text.push_str("relay: not asked (PROSPECTUS_NATS_URL is not set)\n");
     }
@@ -161,7 +165,7 @@ fn verdict(now: &Look, stuck: &[String], lost: &[String]) -> String {
     let mut text = String::new();
     for projection in &now.projections {
         let error = &projection.more["last_error"];
-        if error["stands"] == true {
+        if error["stands"] == true && projection.state == Some("stuck") {
             let _ = writeln!(
                 text,
                 "\n{} HAS STOPPED at the event at position {} since {}: {}\n  → mend what keeps it from being applied, or leave the event out: \

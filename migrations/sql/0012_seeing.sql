@@ -119,6 +119,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'm') AND (n.nspname IN ('log', 'access', 'read', 'ops') OR n.nspname LIKE 'read\_%')
     UNION ALL
+    SELECT 'rebuild_under_way', l.projection, (EXISTS (
+        SELECT FROM read.rebuilds AS r WHERE r.projection = l.projection AND r.finished_at IS NULL))::integer::double precision
+    FROM read.live AS l
+    UNION ALL
+    -- Of the last one that is over, a roll-back included.
+    SELECT 'rebuild_failed', l.projection, coalesce((
+        SELECT (r.outcome = 'failed')::integer FROM read.rebuilds AS r
+        WHERE r.projection = l.projection AND r.finished_at IS NOT NULL ORDER BY r.rebuild_id DESC LIMIT 1), 0)::double precision
+    FROM read.live AS l
+    UNION ALL
     -- 0 where there never was one: then its age is that of the world, and the alarm goes off.
     SELECT 'backup_last_success_timestamp_seconds', '', coalesce(max(extract(epoch FROM b.finished_at)), 0)::double precision
     FROM ops.backups AS b WHERE b.ok

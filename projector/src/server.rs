@@ -28,6 +28,8 @@ const FIGURES: &[(&str, &str, Option<&str>)] = &[
     ("connections_max", "prospectus_server_connections_max", None),
     ("table_bytes", "prospectus_table_bytes", Some("table")),
     ("index_bytes", "prospectus_index_bytes", Some("table")),
+    ("rebuild_under_way", "prospectus_rebuild_under_way", Some("projection")),
+    ("rebuild_failed", "prospectus_rebuild_failed", Some("projection")),
     ("backup_last_success_timestamp_seconds", "prospectus_backup_last_success_timestamp_seconds", None),
 ];
 

@@ -5,10 +5,46 @@ use std::time::Duration;
 
 use anyhow::Context;
 use projector::states::Generation;
-use serde_json::json;
-use tokio_postgres::Client;
+use serde_json::{Value, json};
+use tokio_postgres::{Client, Row};
 
 use super::follower::Follower;
+
+/// The newest rebuild or roll-back of each projection, as its row says.
+pub(super) async fn rebuilds(client: &Client) -> anyhow::Result<Vec<Value>> {
+    const SQL: &str = "-- cli::status::projections::rebuilds
+        SELECT DISTINCT ON (r.projection) r.projection, r.kind, r.phase, r.done, r.total, r.attempts, r.outcome, r.error, r.generation,
+               extract(epoch FROM clock_timestamp() - coalesce(r.finished_at, r.requested_at))::float8
+        FROM read.rebuilds AS r ORDER BY r.projection, r.rebuild_id DESC";
+    let rows = client.query(SQL, &[]).await.context("the rebuilds")?;
+    let row = |row: &Row| {
+        json!({
+            "projection": row.get::<_, &str>(0), "kind": row.get::<_, &str>(1), "phase": row.get::<_, &str>(2),
+            "done": row.get::<_, i64>(3), "total": row.get::<_, i64>(4), "attempts": row.get::<_, i32>(5),
+            "outcome": row.get::<_, Option<&str>>(6), "error": row.get::<_, Option<&str>>(7),
+            "generation": row.get::<_, Option<i32>>(8), "seconds_ago": row.get::<_, f64>(9),
+        })
+    };
+    Ok(rows.iter().map(row).collect())
+}
+
+/// A line for one that is under way or has not ended well.
+pub(super) fn rebuild_line(one: &Value) -> Option<String> {
+    let of = |name: &str| one[name].as_str().unwrap_or_default();
+    let (projection, kind) = (of("projection"), of("kind"));
+    let ago = one["seconds_ago"].as_f64().unwrap_or(0.0);
+    match one["outcome"].as_str() {
+        Some("live") => None,
+        Some(outcome) => Some(format!("{kind} of {projection}: {outcome} {ago:.0} s ago: {}\n", of("error"))),
+        None => Some(format!(
+            "{kind} of {projection}: {}, {} of {}, attempt {}, asked for {ago:.0} s ago\n",
+            of("phase"),
+            one["done"],
+            one["total"],
+            one["attempts"]
+        )),
+    }
+}
 
 /// Every generation, by its complete position: nothing is queued at or below it.
 pub(super) async fn look(client: &Client, stuck_after: Duration) -> anyhow::Result<Vec<Follower>> {
