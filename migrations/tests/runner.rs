@@ -100,3 +100,65 @@ async fn a_further_generation_stands_beside_the_live_one_until_the_views_are_poi
     let unknown = migrations::create_generation(&transaction, "nothing", 3, 1).await;
     assert!(matches!(unknown, Err(migrations::GenerationError::Unknown(_))));
 }
+
+/// The database of an earlier release, with a generation that is live: what migrating makes of it is what migrating makes of nothing.
+#[tokio::test]
+async fn a_database_of_an_earlier_release_becomes_what_a_new_one_is() {
+    const FILES: [(i32, &str, &str); 9] = [
+        (1, "roles", include_str!("../sql/0001_roles.sql")),
+        (2, "access", include_str!("../sql/0002_access.sql")),
+        (3, "log", include_str!("../sql/0003_log.sql")),
+        (4, "read", include_str!("../sql/0004_read.sql")),
+        (5, "duplicates", include_str!("../sql/0005_duplicates.sql")),
+        (6, "imports", include_str!("../sql/0006_imports.sql")),
+        (7, "proofs", include_str!("../sql/0007_proofs.sql")),
+        (8, "reads", include_str!("../sql/0008_reads.sql")),
+        (9, "erasures", include_str!("../sql/0009_erasures.sql")),
+    ];
+    const GENERATION: [&str; 3] = [
+        include_str!("release_9/company_prospect.sql"),
+        include_str!("release_9/company_prospect_indexes.sql"),
+        include_str!("release_9/company_prospect_views.sql"),
+    ];
+    let database = TestDatabase::empty().await;
+    let mut client = database.superuser().await;
+    let run = async |sql: &str| client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+    run("CREATE SCHEMA migrations;
+         CREATE TABLE migrations.applied (version integer PRIMARY KEY, name text NOT NULL, sha256 bytea NOT NULL,
+             applied_at timestamptz NOT NULL DEFAULT clock_timestamp())")
+    .await;
+    for (version, name, sql) in FILES {
+        run(sql).await;
+        let applied =
+            "INSERT INTO migrations.applied (version, name, sha256) VALUES ($1, $2, sha256(convert_to($3, 'UTF8')))";
+        client.execute(applied, &[&version, &name, &sql]).await.expect("its row");
+    }
+    for sql in GENERATION {
+        run(&format!("SET ROLE prospectus_owner; {}; RESET ROLE", sql.replace("{schema}", "read_1"))).await;
+    }
+    run("INSERT INTO read.generations (projection, generation, code_version) VALUES ('company_prospect', 1, 1);
+         INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch) VALUES ('company_prospect', 1, 0, 0, '');
+         INSERT INTO read.live (projection, generation) VALUES ('company_prospect', 1);
+         INSERT INTO read_1.companies (tenant_id, company_id, version, position, name, country, created_at, updated_at)
+             VALUES (gen_random_uuid(), gen_random_uuid(), 1, 1, 'There before', 'DE', now(), now())")
+    .await;
+
+    let report = migrations::migrate(&mut client).await.expect("migrated");
+    assert_eq!(report.applied.first().map(String::as_str), Some("0010_rebuilds"));
+    assert!(report.generations.is_empty(), "the generation stays");
+    let found = migrations::catalogue::facts(&client).await.expect("facts");
+    let fresh = TestDatabase::empty().await;
+    let mut fresh_client = fresh.superuser().await;
+    migrations::migrate(&mut fresh_client).await.expect("migrated");
+    let expected = migrations::catalogue::facts(&fresh_client).await.expect("facts");
+    let differences = migrations::catalogue::differences(&expected, &found);
+    assert!(differences.is_empty(), "{differences:#?}");
+
+    // The projector takes it from there: it counts what is there, and removes what nobody needs.
+    let projector = database.client_for("prospectus_projector").await;
+    let refresh = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT read_1.refresh_stats(); COMMIT";
+    projector.batch_execute(refresh).await.expect("a refresh");
+    let counted = "SELECT records FROM read_1.company_stats WHERE measure = 'total'";
+    assert_eq!(client.query_one(counted, &[]).await.expect("a count").get::<_, i64>(0), 1);
+    projector.batch_execute("SET ROLE prospectus_builder; DROP SCHEMA read_1 CASCADE").await.expect("its owner");
+}
