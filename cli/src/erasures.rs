@@ -68,7 +68,7 @@ pub async fn run(command: &Command, primary: &Primary) -> anyhow::Result<Output>
         Command::Reapply { since, file, keyring, log_only: _ } => {
             let client = primary.connect_migrated().await?;
             let keyring = Arc::new(primary::keyring(keyring, &client).await?);
-            reapply(*since, file, keyring, &client, primary.database()).await
+            reapply(Some(*since), file, keyring, &client, primary.database()).await
         }
     }
 }
@@ -112,12 +112,13 @@ struct Reapplied {
     unknown: usize,
 }
 
-/// Erases again whom the lists, or the log itself, say to be erased since then.
+/// Erases again whom the lists, or the log itself, say to be erased since then; without a time, at any time: who is erased already is
+/// left alone, and no clock is asked.
 ///
 /// # Errors
 /// If a list cannot be read, a person's key row is missing, or the database fails.
 pub(crate) async fn reapply(
-    since: OffsetDateTime,
+    since: Option<OffsetDateTime>,
     files: &[PathBuf],
     keyring: Arc<Keyring>,
     client: &Client,
@@ -126,7 +127,8 @@ pub(crate) async fn reapply(
     // In the order in which they were erased.
     let mut wanted: BTreeMap<(OffsetDateTime, Uuid), Uuid> = BTreeMap::new();
     for file in files {
-        for erasure in read(file)?.into_iter().map(|kept| kept.erasure).filter(|erasure| erasure.erased_at >= since) {
+        let kept = read(file)?.into_iter().map(|kept| kept.erasure);
+        for erasure in kept.filter(|erasure| since.is_none_or(|since| erasure.erased_at >= since)) {
             wanted.insert((erasure.erased_at, erasure.person_id), erasure.tenant_id);
         }
     }
@@ -186,10 +188,13 @@ async fn one(
 }
 
 /// Whom the log itself says to be erased since then.
-async fn said_by_the_log(client: &Client, since: OffsetDateTime) -> anyhow::Result<Vec<(OffsetDateTime, Uuid, Uuid)>> {
+async fn said_by_the_log(
+    client: &Client,
+    since: Option<OffsetDateTime>,
+) -> anyhow::Result<Vec<(OffsetDateTime, Uuid, Uuid)>> {
     const SQL: &str = "-- cli::erasures::said_by_the_log
         SELECT e.recorded_at, e.tenant_id, e.aggregate_id FROM log.events AS e
-        WHERE e.event_type = 'ProspectErased' AND e.recorded_at >= $1 /* since */";
+        WHERE e.event_type = 'ProspectErased' AND ($1::timestamptz IS NULL /* since */ OR e.recorded_at >= $1)";
     let rows = client.query(SQL, &[&since]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }

@@ -3,9 +3,12 @@
 mod checks;
 mod server;
 mod unpack;
+mod wal;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use event_store::proof::PublicKey;
@@ -24,13 +27,14 @@ use server::{Server, Target};
 /// the read tables against the log. Begins a new life of the log and erases again whom the backup has brought back.
 ///
 /// Exit code 0 means that the directory may be served from: start PostgreSQL on it, as the primary. The server that is started for the
-/// checks listens on no port and is stopped at the end. Anything else, and the directory is left for a look, not for use.
+/// checks listens on no port and is stopped at the end. Until then, and where anything is wrong, what is restored lies beside it, in a
+/// directory with `.unchecked` after its name: for a look, not for use.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  prospectus restore --directory /backups --identity /media/key/backup_identity --to 2026-01-31T12:00:00Z \\\n    --erasures /var/lib/prospectus/erasures.ndjson --head /var/lib/prospectus/heads.ndjson /var/lib/postgresql/restored"
 )]
 pub struct Args {
-    /// The directory that is made; it must not be there, or be empty.
+    /// The directory that is made; it must not be there, or be empty. Its parent must be, with room.
     into: PathBuf,
     #[command(flatten)]
     backups: DirectoryArgs,
@@ -79,25 +83,46 @@ pub async fn run(args: &Args) -> anyhow::Result<Output> {
     for list in &args.erasures {
         ensure!(list.is_file(), "the list of erasures {} is not there", list.display());
     }
-    let directory = unpack::unpack(&backups, &record, &args.identity, &args.into).await?;
+    let hole = wal::hole(&backups, &record, &args.identity).await?;
+    if let (None, Some(missing)) = (args.to, &hole) {
+        bail!(
+            "the write-ahead log has a hole: {missing} is not in {}, and recovery would take that for the end. Look for it on the servers, or \
+             give --to with a time from before it",
+            backups.wal().display()
+        );
+    }
+    let (into, unchecked) = places(&args.into)?;
+    let directory = unpack::unpack(&backups, &record, &args.identity, &unchecked).await;
+    let lies = || format!("do not serve from what is restored so far, {}", unchecked.display());
+    let directory = directory.with_context(lies)?;
     let target =
         Target { to: args.to, wal: backups.wal(), identity: args.identity.clone(), database: args.database.clone() };
-    let server = Server::start(&directory, record.postgres, &target).await?;
-    let checked = checks::run(&server.url(), record.started_at, &args.erasures, &keyring, anchors).await;
+    let server = Server::start(&directory, record.postgres, &target).await;
+    let server = match &hole {
+        Some(missing) => server.with_context(|| format!("{missing} is not in the archive")),
+        None => server,
+    };
+    let server = server.with_context(lies)?;
+    let checked = checks::run(&server.url(), &args.erasures, &keyring, anchors, args.to.is_some()).await;
     let stopped = server.stop().await;
-    let checked = checked.with_context(|| {
-        format!(
-            "{} was restored and could not be checked to the end: do not serve from it",
-            directory.directory().display()
-        )
-    })?;
-    stopped?;
+    let checked = checked.context("it could not be checked to the end").with_context(lies)?;
+    stopped.with_context(lies)?;
     let well = checked.wrong.is_empty();
-    let mut text = format!("backup {} was restored into {}\n", record.label, directory.directory().display());
+    if well {
+        // Only a stopped server's, all checked, ever has the name that is served from.
+        fs::rename(&unchecked, &into).with_context(|| format!("all is well, but not renamed to {}", into.display()))?;
+        let parent = into.parent().context("a directory in no directory")?;
+        File::open(parent)?.sync_all()?;
+    }
+    let lies = if well { &into } else { &unchecked };
+    let mut text = format!("backup {} was restored into {}\n", record.label, lies.display());
     let _ = match args.to {
         Some(to) => writeln!(text, "up to {}", to.format(&Rfc3339)?),
         None => writeln!(text, "up to the end of the archive"),
     };
+    if let Some(missing) = &hole {
+        let _ = writeln!(text, "later than that, {missing} is missing in the archive");
+    }
     text.push_str(&checked.text);
     text.push_str(if well {
         "\nAll is well: start PostgreSQL on it as the primary, make replicas anew, then start the services.\n"
@@ -105,9 +130,28 @@ pub async fn run(args: &Args) -> anyhow::Result<Output> {
         "\nDO NOT SERVE FROM IT.\n"
     });
     let json = json!({
-        "backup": record.label, "directory": directory.directory().display().to_string(), "checks": checked.json, "wrong": checked.wrong,
+        "backup": record.label, "directory": lies.display().to_string(), "missing_wal": hole, "checks": checked.json,
+        "wrong": checked.wrong,
     });
     Ok(Output { json, text, well })
+}
+
+/// Where it goes when all is well, and where it lies until then: beside it, so that it need only be renamed.
+fn places(into: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let name = into.file_name().with_context(|| format!("{} has no name", into.display()))?;
+    let parent = into.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = fs::canonicalize(parent).with_context(|| parent.display().to_string())?;
+    let mut beside = name.to_owned();
+    beside.push(".unchecked");
+    let (into, unchecked) = (parent.join(name), parent.join(beside));
+    ensure!(!unchecked.exists(), "{} is there from an earlier restore: remove it first", unchecked.display());
+    // An empty one is removed now: that something is mounted on it would else be met only at the end.
+    match fs::remove_dir(&into) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("restore into a new directory, not into {}", into.display()))
+        }
+        _ => Ok((into, unchecked)),
+    }
 }
 
 /// The newest good backup that was done by the time, or the named one.

@@ -70,7 +70,7 @@ CREATE TABLE ops.backups (
     CHECK ((finished_at IS NULL) = (ok IS NULL))
 );
 CREATE INDEX backups_finished ON ops.backups (finished_at) WHERE ok;
-COMMENT ON TABLE ops.backups IS 'A row for each backup, begun by `prospectus backup`; what prospectus_backup_last_success_timestamp_seconds reads';
+COMMENT ON TABLE ops.backups IS 'A row for each backup that has ended, well or not, written by `prospectus backup`; what prospectus_backup_last_success_timestamp_seconds reads';
 COMMENT ON COLUMN ops.backups.id IS '1, 2, 3, ...';
 COMMENT ON COLUMN ops.backups.started_at IS 'When it began';
 COMMENT ON COLUMN ops.backups.finished_at IS 'When it ended; null while it runs, and for ever where it was cut off';

@@ -156,7 +156,9 @@ async fn a_restore_to_any_time_is_whole_and_brings_nobody_back_who_was_erased() 
         let arguments = ["restore", "--json", "--to", &to, "--erasures", &list, "--head", &heads, &into];
         let restored = run(&test, &arguments).await;
         assert_eq!(restored.code, 0, "to {to}: {restored:?}");
-        let checks = &restored.json()["checks"];
+        let restored = restored.json();
+        assert_eq!(restored["missing_wal"], Value::Null, "to {to}: {restored:#}");
+        let checks = &restored["checks"];
         assert_eq!(
             (&checks["dense"], &checks["verdict"], &checks["differences"]),
             (&json!(true), &json!("intact"), &json!(0)),
@@ -185,7 +187,44 @@ async fn a_restore_to_any_time_is_whole_and_brings_nobody_back_who_was_erased() 
         stack.shutdown().await;
         std::fs::remove_dir_all(&directory).expect("removed");
     }
+    all_that_is_archived_is_restored_unless_a_check_fails(&test, &heads, &list).await;
     test.finish().await;
+}
+
+/// Without a time; and with a head from outside that is over something else.
+async fn all_that_is_archived_is_restored_unless_a_check_fails(test: &TestStack, heads: &str, list: &str) {
+    // Nothing is written or signed any more.
+    test.stack.stop(Part::CommandService(1)).await.expect("it stops");
+    archive(test).await;
+    let log = test.superuser(Part::Primary).await;
+    let last: i64 = log.query_one("SELECT position FROM log.head", &[]).await.expect("a head").get(0);
+    let directory = another(test, 0);
+    let (into, unchecked) = (directory.join("restored"), directory.join("restored.unchecked"));
+    let to = into.display().to_string();
+    let restored = run(test, &["restore", "--json", "--erasures", list, "--head", heads, &to]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let checks = &restored.json()["checks"];
+    assert_eq!((&checks["verdict"], &checks["last_position"]), (&json!("intact"), &json!(last)), "{checks:#}");
+    assert_eq!(checks["lost_tails"], json!([]), "{checks:#}");
+    assert!(into.join("PG_VERSION").exists() && !unchecked.exists());
+    std::fs::remove_dir_all(&into).expect("removed");
+
+    let newest = std::fs::read_to_string(heads).expect("heads");
+    let mut forged: Value = serde_json::from_str(newest.lines().last().expect("a head")).expect("JSON");
+    forged["log_id"] = json!(uuid::Uuid::now_v7());
+    let other = directory.join("other_heads.ndjson");
+    std::fs::write(&other, format!("{forged}\n")).expect("written");
+    let other = other.display().to_string();
+    let wrong = run(test, &["restore", "--erasures", list, "--head", &other, &to]).await;
+    assert!(wrong.code == 1 && wrong.stdout.contains("DO NOT SERVE FROM IT"), "{wrong:?}");
+    assert!(wrong.stdout.contains(&unchecked.display().to_string()), "it says where it lies: {wrong:?}");
+    assert!(
+        !into.exists() && unchecked.join("PG_VERSION").exists(),
+        "what is not well has not the name that is served from"
+    );
+    let again = run(test, &["restore", "--erasures", list, &to]).await;
+    assert!(again.code == 1 && again.stderr.contains("from an earlier restore"), "{again:?}");
+    std::fs::remove_dir_all(&directory).expect("removed");
 }
 
 /// The whole stack on a restored primary: its replica is made anew, commands go on in the new epoch, reads see them.
@@ -236,8 +275,9 @@ async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let expired = run(&test, &["backup", "expire", "--json"]).await;
     assert_eq!((expired.code, &expired.json()["removed"]), (0, &json!([label])), "{expired:?}");
     assert!(!directory.exists());
+    let wal_directory = backups.join("wal");
     let names = || -> Vec<String> {
-        let files = std::fs::read_dir(backups.join("wal")).expect("the archive").flatten();
+        let files = std::fs::read_dir(&wal_directory).expect("the archive").flatten();
         // What is being written now has a dot in front.
         let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
         names.filter(|name| !name.starts_with('.')).collect()
@@ -273,6 +313,17 @@ async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let said = restore("damaged", &[]).await;
     assert!(said.contains("age failed"), "{said}");
     std::fs::write(&path, &whole).expect("written");
+    // Without a file in the middle recovery would end before it, as if that were all.
+    archive(&test).await;
+    archive(&test).await;
+    let mut segments: Vec<String> = names().into_iter().filter(|name| name.as_bytes()[24] == b'-').collect();
+    segments.sort();
+    let gap = segments.iter().filter(|name| **name >= first).nth(1).expect("files");
+    std::fs::rename(wal_directory.join(gap), test.directory().join("aside")).expect("away");
+    let said = restore("with_a_hole", &[]).await;
+    assert!(said.contains(&format!("a hole: {} is not in", &gap[..24])), "{said}");
+    assert!(!test.directory().join("with_a_hole.unchecked").exists(), "nothing was begun");
+    std::fs::rename(test.directory().join("aside"), wal_directory.join(gap)).expect("back");
     // The newest whole file, which every restore to the end reads.
     let newest = names().into_iter().filter(|name| name.as_bytes()[24] == b'-').max().expect("files");
     let missing = backups.join("wal").join(newest);

@@ -72,7 +72,7 @@ fn remove_wal(backups: &Backups, oldest: &Record) -> anyhow::Result<usize> {
         if name.ends_with(".history") {
             continue;
         }
-        let before_it = name[..8.min(name.len())] == oldest.first_wal[..8] && name < oldest.first_wal;
+        let before_it = name.get(..8) == oldest.first_wal.get(..8) && name < oldest.first_wal;
         let archived_at: OffsetDateTime = fs::metadata(&path)?.modified()?.into();
         if before_it || archived_at < oldest.started_at - CLOCKS_APART {
             fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;

@@ -32,8 +32,16 @@ pub struct Record {
     pub postgres: u32,
     /// The file of the write-ahead log that was written when it was begun: none before is needed.
     pub first_wal: String,
+    /// How many files of the write-ahead log have the same middle part of their names.
+    #[serde(default = "usual_files_per_log")]
+    pub files_per_log: u32,
     /// How large it is, compressed and encrypted.
     pub bytes: u64,
+}
+
+/// With files of 16 MiB, which every server has that was not told otherwise when it was made.
+fn usual_files_per_log() -> u32 {
+    256
 }
 
 /// The directory of the backups.
@@ -81,7 +89,7 @@ impl Backups {
     /// All backups, the oldest first. One that was cut off has no record and is not among them.
     ///
     /// # Errors
-    /// If the directory or a record cannot be read.
+    /// If the directory or a record cannot be read, or a record is damaged.
     pub fn records(&self) -> anyhow::Result<Vec<Record>> {
         let mut records = Vec::new();
         for label in self.labels()? {
@@ -91,6 +99,12 @@ impl Backups {
                 read => read.with_context(|| path.display().to_string())?,
             };
             let record: Record = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+            // What else is in the archive is removed, or refused, by these.
+            anyhow::ensure!(
+                record.label == label && is_segment(&record.first_wal) && record.files_per_log > 0,
+                "{} is damaged: its label, or its first file of the write-ahead log, is none",
+                path.display()
+            );
             records.push(record);
         }
         records.sort_by_key(|record| record.started_at);
@@ -159,6 +173,16 @@ impl Backups {
 /// Whether a file of the archive is a whole segment of the write-ahead log, by its name.
 pub fn is_segment(name: &str) -> bool {
     name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The number of a segment in its timeline, by its name.
+///
+/// # Errors
+/// If it is none.
+pub fn segment_number(name: &str, files_per_log: u32) -> anyhow::Result<u64> {
+    anyhow::ensure!(is_segment(name), "{name} is no file of the write-ahead log");
+    let part = |from: usize| u64::from_str_radix(&name[from..from + 8], 16);
+    Ok(part(8)? * u64::from(files_per_log) + part(16)?)
 }
 
 /// A size for people.

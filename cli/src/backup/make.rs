@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio_postgres::Client;
 
 use super::DirectoryArgs;
-use super::kept::{Backups, Record, is_segment, size};
+use super::kept::{Backups, Record, is_segment, segment_number, size};
 use crate::output::Output;
 use crate::primary::Primary;
 
@@ -43,7 +43,7 @@ struct Before {
     position: i64,
     first_wal: String,
     /// How many files of the write-ahead log have the same middle part of their names.
-    files_per_log: i64,
+    files_per_log: u32,
     major: u32,
     database_bytes: u64,
 }
@@ -87,6 +87,7 @@ pub async fn run(args: &Args, primary: &Primary) -> anyhow::Result<Output> {
         position: before.position,
         postgres: before.major,
         first_wal: before.first_wal.clone(),
+        files_per_log: before.files_per_log,
         bytes,
     };
     if !record.ok {
@@ -126,7 +127,7 @@ async fn before(client: &Client) -> anyhow::Result<Before> {
         started_at: row.get(0),
         position: row.get(1),
         first_wal: row.get(2),
-        files_per_log: row.get(6),
+        files_per_log: u32::try_from(row.get::<_, i64>(6))?,
         major: u32::try_from(row.get::<_, i32>(3))?,
         database_bytes: u64::try_from(row.get::<_, i64>(4))?,
     })
@@ -233,12 +234,31 @@ pub(crate) fn well(program: &str, ended: &Ended) -> anyhow::Result<()> {
 /// Returns why, once the primary could not archive for a while: the backup would wait for ever.
 async fn archiving_fails(client: &Client) -> String {
     const SQL: &str = "-- cli::backup::make::archiving_fails
-        SELECT coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false), coalesce(a.last_failed_wal, '')
+        SELECT coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false), coalesce(a.last_failed_wal, ''),
+               (SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE f.name LIKE '%.ready'), a.last_archived_time
         FROM pg_stat_archiver AS a";
     let mut since: Option<Instant> = None;
+    // An archive_command that hangs fails nothing.
+    let mut stands: Option<(Option<OffsetDateTime>, Instant)> = None;
     loop {
         tokio::time::sleep(LOOK).await;
-        match client.query_one(SQL, &[]).await {
+        let answer = client.query_one(SQL, &[]).await;
+        if let Ok(row) = &answer {
+            let (fails, waiting, archived_at): (bool, i64, Option<OffsetDateTime>) =
+                (row.get(0), row.get(2), row.get(3));
+            stands = match stands {
+                _ if fails || waiting == 0 => None,
+                Some((before, from)) if before == archived_at => Some((before, from)),
+                _ => Some((archived_at, Instant::now())),
+            };
+            if stands.is_some_and(|(_, from)| from.elapsed() > ARCHIVE_PATIENCE) {
+                return format!(
+                    "{waiting} files wait to be archived, and none was for {} s: does its archive_command hang?",
+                    ARCHIVE_PATIENCE.as_secs()
+                );
+            }
+        }
+        match answer {
             Ok(row) if row.get(0) => {
                 if since.get_or_insert_with(Instant::now).elapsed() > ARCHIVE_PATIENCE {
                     let name: String = row.get(1);
@@ -267,11 +287,8 @@ fn has_its_wal(backups: &Backups, before: &Before) -> anyhow::Result<()> {
         .map(|(name, _)| name.as_str())
         .filter(|name| is_segment(name) && name.starts_with(timeline) && *name >= first_wal)
         .collect();
-    let number = |name: &str| -> anyhow::Result<i64> {
-        Ok(i64::from_str_radix(&name[8..16], 16)? * before.files_per_log + i64::from_str_radix(&name[16..24], 16)?)
-    };
-    let last = number(segments.last().unwrap_or(&first_wal))?;
-    let dense = i64::try_from(segments.len())? == last - number(first_wal)? + 1;
+    let last = segment_number(segments.last().unwrap_or(&first_wal), before.files_per_log)?;
+    let dense = u64::try_from(segments.len())? == last - segment_number(first_wal, before.files_per_log)? + 1;
     ensure!(
         noted && dense && segments.first() == Some(&first_wal),
         "the write-ahead log from {first_wal} on is not, or not wholly, in {}: does the primary's archive_command put it elsewhere?",

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use event_store::proof::PublicKey;
 use event_store::proof::verify::{Anchors, Verdict, verify};
 use event_store::{Feed, Keyring, epoch};
 use projector::projection::Projection;
 use serde_json::{Value, json};
 use service_kit::config::Secret;
-use time::OffsetDateTime;
 
 use crate::audit;
 use crate::erasures;
@@ -44,22 +44,27 @@ pub fn anchors(files: &[PathBuf], keys: &[PublicKey], known_losses: &[String]) -
     Ok(Anchors { heads, keys: keys.to_vec(), known_losses: known_losses.to_vec() })
 }
 
-/// Begins a new epoch, erases again, brings the read tables to the end of the log, and compares everything. What was erased since `since`,
-/// when the backup was begun, is in the lists.
+/// Brings the database to this release's schema, begins a new epoch, erases again, brings the read tables to the end of the log, and compares
+/// everything. With `gives_up` a tail is given up on purpose: heads over it are no loss that somebody must be told of.
 ///
 /// # Errors
 /// If something cannot be done or read; what is not as it should be is in the answer.
 pub async fn run(
     url: &Secret,
-    since: OffsetDateTime,
     lists: &[PathBuf],
     keyring: &Secret,
     mut anchors: Anchors,
+    gives_up: bool,
 ) -> anyhow::Result<Checked> {
     const DENSE: &str = "-- cli::restore::checks::run, dense
         SELECT count(*), coalesce(min(e.position), 1), coalesce(max(e.position), 0) FROM log.events AS e";
     let (mut text, mut wrong) = (String::new(), Vec::new());
     let primary = Primary::new(Some(url))?;
+    let migrated = migrations::migrate(&mut primary.connect().await?).await;
+    let migrated = migrated.context("bringing the restored database to this release's schema")?;
+    if !migrated.applied.is_empty() {
+        let _ = writeln!(text, "migrated: {}", migrated.applied.join(", "));
+    }
     let mut client = primary.connect_migrated().await?;
     let row = client.query_one(DENSE, &[]).await?;
     let (events, first, last): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
@@ -77,7 +82,7 @@ pub async fn run(
 
     let keyring = Arc::new(Keyring::parse(keyring.expose())?);
     keyring.verify(&client, false).await?;
-    let reapplied = erasures::reapply(since, lists, Arc::clone(&keyring), &client, primary.database()).await?;
+    let reapplied = erasures::reapply(None, lists, Arc::clone(&keyring), &client, primary.database()).await?;
     let _ = write!(text, "{}", reapplied.text);
 
     let mut projection = Projection::open(primary.database(), Arc::clone(&keyring)).await?;
@@ -95,8 +100,10 @@ pub async fn run(
         ));
     }
 
-    // Heads from after the restored time, kept outside, are over a tail that this restore has given up.
-    anchors.known_losses.push(begun.name.to_string());
+    if gives_up {
+        // Heads from after the restored time, kept outside, are over a tail that this restore has given up.
+        anchors.known_losses.push(begun.name.to_string());
+    }
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let report = verify(&client, &anchors, |_, _| {}).await?;
     client.batch_execute("COMMIT").await?;
@@ -113,6 +120,11 @@ pub async fn run(
         Verdict::Unsealed if anchors.heads.is_empty() && report.heads == 0 => {
             let _ = writeln!(text, "there was no signed head yet, and none was given with --head");
         }
+        Verdict::TailLost => wrong.push(
+            "more was signed than there is: the archive lacks its end (look for it on the servers, or give --to with the last moment that it \
+             has, which gives the rest up), or an earlier epoch has lost a tail (--known-loss)"
+                .to_owned(),
+        ),
         _ => wrong.push(format!(
             "the signed heads say that the log is not what was signed ({}): `prospectus audit verify`",
             json!(verdict)
@@ -121,7 +133,7 @@ pub async fn run(
     for lost in &report.lost_tails {
         let _ = writeln!(
             text,
-            "given up: positions {} to {}, which were signed; epoch {} uses them again",
+            "not there: positions {} to {}, which were signed; epoch {} uses them again",
             lost.first, lost.last, lost.epoch
         );
     }

@@ -43,7 +43,7 @@ pub struct Target {
 /// The running server. Dropped, it is killed.
 pub struct Server {
     process: Child,
-    /// Socket, log, script, and a copy of the identity that the server's user may read.
+    /// Socket, log, script, and, for a server that runs as another user, a copy of the identity.
     scratch: Scratch,
     database: String,
 }
@@ -144,7 +144,7 @@ fn settings(scratch: &Scratch, target: &Target) -> anyhow::Result<Vec<String>> {
         "restore_command=\"{}\" \"%f\" \"%p\" \"{}\" \"{}\"",
         path(&scratch.path("restore-wal.sh"))?,
         path(&target.wal)?,
-        path(&scratch.path("identity"))?
+        path(&scratch.identity)?
     );
     let mut settings = vec![
         "listen_addresses=".to_owned(),
@@ -180,25 +180,30 @@ fn settings(scratch: &Scratch, target: &Target) -> anyhow::Result<Vec<String>> {
 /// A directory of this run's, gone at the end.
 struct Scratch {
     directory: PathBuf,
+    /// The identity that the server's user may read: the one that was given, or a copy in the directory.
+    identity: PathBuf,
 }
 
 impl Scratch {
     fn new(account: Option<Account>, identity: &Path) -> anyhow::Result<Self> {
+        let identity = fs::canonicalize(identity).context("the identity")?;
         let directory = std::env::temp_dir().join(format!("prospectus-restore-{}", uuid::Uuid::new_v4().simple()));
         fs::DirBuilder::new().mode(0o700).create(&directory).context("a directory for the server's socket")?;
-        let scratch = Self { directory };
+        let mut scratch = Self { directory, identity };
         fs::write(scratch.path("restore-wal.sh"), RESTORE_WAL)?;
         fs::write(scratch.path("pg_hba.conf"), "local all all trust\n")?;
-        fs::write(scratch.path("identity"), "")?;
-        for (name, mode) in [("restore-wal.sh", 0o700), ("pg_hba.conf", 0o600), ("identity", 0o600)] {
+        for (name, mode) in [("restore-wal.sh", 0o700), ("pg_hba.conf", 0o600)] {
             fs::set_permissions(scratch.path(name), fs::Permissions::from_mode(mode))?;
         }
-        fs::write(scratch.path("identity"), fs::read(identity).context("the identity")?)?;
-        if let Some(account) = account {
-            account.own(&scratch.directory)?;
-            for name in ["restore-wal.sh", "pg_hba.conf", "identity"] {
-                account.own(&scratch.path(name))?;
-            }
+        let Some(account) = account else { return Ok(scratch) };
+        let given = fs::read(&scratch.identity).context("the identity")?;
+        scratch.identity = scratch.path("identity");
+        fs::write(&scratch.identity, "")?;
+        fs::set_permissions(&scratch.identity, fs::Permissions::from_mode(0o600))?;
+        fs::write(&scratch.identity, given)?;
+        account.own(&scratch.directory)?;
+        for name in ["restore-wal.sh", "pg_hba.conf", "identity"] {
+            account.own(&scratch.path(name))?;
         }
         Ok(scratch)
     }
@@ -211,10 +216,9 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!(
-                "prospectus: {} holds a copy of the identity and could not be removed: {error}",
-                self.directory.display()
-            );
+            let holds =
+                if self.identity.starts_with(&self.directory) { "holds a copy of the identity and " } else { "" };
+            eprintln!("prospectus: {} {holds}could not be removed: {error}", self.directory.display());
         }
     }
 }

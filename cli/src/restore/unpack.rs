@@ -31,21 +31,14 @@ impl Unpacked {
     }
 }
 
-/// Unpacks a backup and checks every file.
+/// Unpacks a backup into a directory that it makes, and checks every file.
 ///
 /// # Errors
-/// If the directory is in use, the key is not the backup's, or a file is not what the server sent.
+/// If the directory is there already, the key is not the backup's, or a file is not what the server sent.
 pub async fn unpack(backups: &Backups, record: &Record, identity: &Path, into: &Path) -> anyhow::Result<Unpacked> {
     let account = Account::unprivileged()?;
     let postgres = Postgres::find(Some(record.postgres)).await?;
-    match fs::read_dir(into) {
-        Ok(mut entries) => {
-            ensure!(entries.next().is_none(), "{} is not empty: restore into a new directory", into.display());
-        }
-        Err(_) => {
-            fs::DirBuilder::new().mode(0o700).create(into).with_context(|| format!("making {}", into.display()))?;
-        }
-    }
+    fs::DirBuilder::new().mode(0o700).create(into).with_context(|| format!("making {}", into.display()))?;
     let directory = fs::canonicalize(into)?;
     if let Some(account) = account {
         account.own(&directory)?;

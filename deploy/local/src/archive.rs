@@ -19,6 +19,16 @@ pub(crate) async fn make(data: &Data, account: Option<Account>) -> Result<String
     let (backups, script) = (data.path("backups"), data.path("archive-wal.sh"));
     let (identity, recipients) = (data.path("backup_identity"), data.path("backup_recipients"));
     let wal = backups.join("wal");
+    for path in [&script, &wal, &recipients] {
+        let text = path.to_str().unwrap_or("\"");
+        // The server puts names in the place of %, and a shell reads the rest.
+        if text.contains(['"', '\'', '%', '$', '`', '\\']) {
+            return Err(StackError::DataDirectory(format!(
+                "{}: nothing can be archived below a path with quotes or signs that a shell reads; set PROSPECTUS_DATA_DIR to another",
+                path.display()
+            )));
+        }
+    }
     fs::create_dir_all(&wal).map_err(StackError::io("making the directory of the backups"))?;
     set_mode(&wal, 0o700)?;
     if let Some(account) = account {

@@ -10,6 +10,7 @@ mod installed;
 mod keep;
 mod part;
 mod postgres;
+mod processes;
 mod promote;
 mod sample;
 mod seats;

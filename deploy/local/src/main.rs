@@ -5,7 +5,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use local_stack::{Options, Part, Ports, Stack, StackError, data_directory, load_sample};
+use local_stack::{Options, Part, Ports, Promotion, Stack, StackError, data_directory, load_sample};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Command;
@@ -255,11 +255,17 @@ async fn obey(stack: &Stack, line: &str) -> Result<String, StackError> {
         Some(("stop", part)) => stack.stop(part.parse()?).await?,
         Some(("start", part)) => stack.start_part(part.parse()?).await?,
         Some(("wipe", "nats")) => stack.wipe_nats().await?,
-        Some(("promote", "accept-loss")) => return Ok(stack.promote(true).await?.to_string()),
-        None if line == "promote" => return Ok(stack.promote(false).await?.to_string()),
+        Some(("promote", "accept-loss")) => return promoted(&stack.promote(true).await?),
+        None if line == "promote" => return promoted(&stack.promote(false).await?),
         _ => return Err(StackError::Order(format!("`{line}` is no order"))),
     }
     Ok(String::new())
+}
+
+/// What a promotion did; an error where something went wrong with a server other than the primary.
+fn promoted(promotion: &Promotion) -> Result<String, StackError> {
+    let text = promotion.to_string();
+    if promotion.is_whole() { Ok(text) } else { Err(StackError::Promotion(text)) }
 }
 
 /// Gives an order to the running stack.

@@ -156,7 +156,8 @@ pub(crate) fn command(
         settings.push(format!("synchronous_standby_names=ANY 1 ({})", names.join(", ")));
     }
     if let Some(command) = &servers.archive_command {
-        settings.push("archive_mode=on".to_owned());
+        // Standbys too: what a primary had no time to archive is archived by whoever takes its place.
+        settings.push("archive_mode=always".to_owned());
         settings.push(format!("archive_command={command}"));
         // What is written last is archived within this time too.
         settings.push("archive_timeout=60s".to_owned());

@@ -5,15 +5,15 @@
 //! acknowledge a commit) and its directory and `servers.json` say that it is none any more (so that no restart makes it one again).
 
 use std::fmt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tokio_postgres::Client;
 
 use crate::error::StackError;
 use crate::part::Part;
 use crate::postgres;
+use crate::processes::processes_in;
 use crate::stack::Stack;
 
 /// How long a standby may take to say what it has received.
@@ -51,6 +51,15 @@ pub enum Behind {
     Copied(String),
     /// It is held off, and is made anew when it is started.
     LeftOut(String),
+    /// Something went wrong with it; it may follow or not.
+    Failed(String),
+}
+
+impl Promotion {
+    /// Whether nothing went wrong with any of the others.
+    pub fn is_whole(&self) -> bool {
+        !self.others.iter().any(|(_, behind)| matches!(behind, Behind::Failed(_)))
+    }
 }
 
 impl fmt::Display for Promotion {
@@ -69,6 +78,9 @@ impl fmt::Display for Promotion {
                 Behind::Copied(why) => writeln!(out, "{server} was made anew and follows it ({why})")?,
                 Behind::LeftOut(why) => {
                     writeln!(out, "{server} is held off and is made anew when it is started ({why})")?;
+                }
+                Behind::Failed(why) => {
+                    writeln!(out, "{server} does not follow it yet ({why}): stop it and start it again")?;
                 }
             }
         }
@@ -100,7 +112,7 @@ impl Stack {
     ///
     /// # Errors
     /// If not every replica says what it has received, unless `accept_loss`: nothing has changed then. If the fence or the promotion
-    /// fails, the message says what is to be done.
+    /// fails, the message says what is to be done. What goes wrong with the others once there is a new primary is in the answer.
     pub async fn promote(&self, accept_loss: bool) -> Result<Promotion, StackError> {
         if self.options.postgres_only {
             return Err(StackError::Order("this stack has no replica that could be promoted".to_owned()));
@@ -128,26 +140,56 @@ impl Stack {
             .map(|(part, answer)| (self.seat(*part).name(), answer.as_ref().ok().map(|received| received.lsn)));
         let received = received.collect();
 
+        // Before there is another primary, so that no restart of ours serves from one that may have what was given up.
+        for (part, _) in answers.iter().filter(|(_, answer)| answer.is_err()) {
+            self.shared.seats.set_anew(self.seat(*part), true)?;
+        }
         self.shared.seats.promote(chosen)?;
         self.pids.publish();
-        let port = self.port(Part::Primary);
-        self.promote_server(port).await?;
-        let primary = self.primary_client(port).await?;
-        // pg_rewind reads the new timeline from the control file, where a checkpoint writes it.
-        primary.batch_execute("CHECKPOINT").await.map_err(StackError::database("a checkpoint on the new primary"))?;
+        let server = self.seat(Part::Primary).name();
+        self.promote_server(self.port(Part::Primary)).await.map_err(|error| match error {
+            StackError::Promotion(_) => error,
+            other => StackError::Promotion(format!(
+                "{server} was chosen, and it is not known whether it is the primary now ({other}). The old primary stays fenced; promote \
+                 again, or restart the stack, which ends the promotion"
+            )),
+        })?;
+        let others = self.gather(&answers, chosen, old).await;
+        Ok(Promotion { server, received, others })
+    }
+
+    /// Has every other server follow the new primary. What goes wrong with one of them keeps nobody from the next.
+    async fn gather(
+        &self,
+        answers: &[(Part, Result<Received, String>)],
+        chosen: Part,
+        old: Part,
+    ) -> Vec<(String, Behind)> {
+        // One that did not answer is made anew, and its slot with it.
+        let follow = answers.iter().filter(|(part, answer)| *part != chosen && answer.is_ok());
+        let seats: Vec<Part> = follow.map(|(part, _)| self.seat(*part)).chain([old]).collect();
+        // First of all: the next checkpoint may remove what they have not received. Where it fails it is tried again for each below.
+        let _ = self.make_slots(&seats).await;
         let mut others = Vec::new();
-        for (part, answer) in &answers {
-            if *part == chosen {
-                continue;
-            }
+        for (part, answer) in answers.iter().filter(|(part, _)| *part != chosen) {
             let behind = match answer {
-                Ok(_) => self.follow(&primary, *part).await?,
-                Err(why) => self.leave_out(*part, why).await?,
+                Ok(_) => self.follow(*part).await,
+                Err(why) => self.leave_out(*part, why).await,
             };
             others.push((self.seat(*part).name(), behind));
         }
-        others.push((old.name(), self.bring_back(&primary, chosen).await?));
-        Ok(Promotion { server: self.seat(Part::Primary).name(), received, others })
+        others.push((old.name(), self.bring_back(chosen).await));
+        let told =
+            |behind: Result<Behind, StackError>| behind.unwrap_or_else(|error| Behind::Failed(error.to_string()));
+        others.into_iter().map(|(server, behind)| (server, told(behind))).collect()
+    }
+
+    async fn make_slots(&self, seats: &[Part]) -> Result<(), StackError> {
+        let primary = self.primary_client(self.port(Part::Primary)).await?;
+        for seat in seats {
+            postgres::ensure_slot(&primary, *seat).await?;
+        }
+        Ok(())
     }
 
     /// Ends the recovery of the server at this port, where it is in one.
@@ -247,7 +289,8 @@ impl Stack {
         let directory = postgres::directory(&self.shared.data, seat);
         let started = Instant::now();
         loop {
-            let left = processes_in(&directory);
+            let left = processes_in(&directory, &self.postgres.program("postgres"))
+                .map_err(StackError::io("looking for the old primary's processes, so nothing was promoted"))?;
             if left.is_empty() {
                 break;
             }
@@ -268,10 +311,11 @@ impl Stack {
     }
 
     /// Waits until a standby streams from the new primary; one that cannot is made anew.
-    async fn follow(&self, primary: &Client, part: Part) -> Result<Behind, StackError> {
+    async fn follow(&self, part: Part) -> Result<Behind, StackError> {
         let seat = self.seat(part);
-        postgres::ensure_slot(primary, seat).await?;
-        if self.streams(primary, seat).await? {
+        let primary = self.primary_client(self.port(Part::Primary)).await?;
+        postgres::ensure_slot(&primary, seat).await?;
+        if self.streams(&primary, seat).await? {
             return Ok(Behind::Followed);
         }
         self.stop_seat(seat).await?;
@@ -288,9 +332,12 @@ impl Stack {
     }
 
     /// Makes the old primary, which has the job of `part` now, a replica.
-    async fn bring_back(&self, primary: &Client, part: Part) -> Result<Behind, StackError> {
+    async fn bring_back(&self, part: Part) -> Result<Behind, StackError> {
         let (data, seat) = (&self.shared.data, self.seat(part));
-        postgres::ensure_slot(primary, seat).await?;
+        let primary = self.primary_client(self.port(Part::Primary)).await?;
+        postgres::ensure_slot(&primary, seat).await?;
+        // pg_rewind reads the new timeline from the control file, where a checkpoint writes it.
+        primary.batch_execute("CHECKPOINT").await.map_err(StackError::database("a checkpoint on the new primary"))?;
         let rewound = postgres::rewind(&self.postgres, data, self.account, seat, self.port(Part::Primary)).await;
         let mut behind = Behind::Rewound;
         match rewound {
@@ -298,7 +345,7 @@ impl Stack {
             Err(error) => behind = Behind::Copied(error.to_string()),
         }
         self.start_part(part).await?;
-        if behind == Behind::Rewound && !self.streams(primary, seat).await? {
+        if behind == Behind::Rewound && !self.streams(&primary, seat).await? {
             self.stop_seat(seat).await?;
             self.shared.seats.set_anew(seat, true)?;
             self.start_part(part).await?;
@@ -334,14 +381,4 @@ impl Stack {
         }
         Ok(false)
     }
-}
-
-/// The processes that work in a directory: every process of a server does, also one that its postmaster has left behind.
-fn processes_in(directory: &Path) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    // A process that has ended meanwhile has no link.
-    ids.filter(|id| std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|cwd| cwd == directory))
-        .filter_map(Pid::from_raw)
-        .collect()
 }

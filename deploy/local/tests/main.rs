@@ -196,7 +196,14 @@ async fn a_promotion_needs_every_standby_or_the_word_that_loss_is_accepted_and_f
     assert_eq!(write(&stack).await, 2);
 
     let replica = stack.pid(Part::Replica(1)).expect("it runs");
+    // Somebody who only looks at the old primary's files is not of it, and survives the fence.
+    let mut bystander = tokio::process::Command::new("sleep");
+    bystander.arg("600").current_dir(directory.0.join("postgres_primary")).kill_on_drop(true);
+    let mut bystander = bystander.spawn().expect("a bystander");
     let promotion = stack.promote(true).await.unwrap_or_else(|error| panic!("{error}"));
+    assert!(bystander.try_wait().expect("a bystander").is_none(), "it was killed");
+    drop(bystander);
+    assert!(promotion.is_whole(), "{promotion}");
     assert_eq!(promotion.server, "postgres_replica");
     let behind =
         |server: &str| promotion.others.iter().find(|(name, _)| name == server).map(|(_, behind)| behind.clone());
