@@ -83,7 +83,9 @@ pub async fn fill(client: &mut Client, keyring: &Keyring, prospects: u64) -> any
         log.write(client).await?;
         written = end;
     }
-    client.batch_execute("VACUUM ANALYZE log.events, log.person_keys; CHECKPOINT").await?;
+    for statement in ["VACUUM ANALYZE log.events, log.person_keys", "CHECKPOINT"] {
+        client.batch_execute(statement).await?;
+    }
     Ok(Filled { events: log.position, companies })
 }
 
