@@ -239,6 +239,36 @@ async fn serves_again(stack: &Stack, client: &Client, epoch: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_old_primary_could_not_archive_the_promoted_one_does() {
+    let test = TestStack::start_with(|options| options.archive = true).await;
+    back_up(&test).await;
+    let wal = test.directory().join("backups/wal");
+    let mode =
+        |mode| std::fs::set_permissions(&wal, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("a mode");
+    mode(0o500);
+    let answer = test.client().command(Method::POST, "/v1/companies", &json!({"name": "Not archived"})).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    let primary = test.superuser(Part::Primary).await;
+    let row = primary.query_one("SELECT pg_walfile_name(pg_switch_wal())", &[]).await.expect("switched");
+    let name: String = row.get(0);
+    drop(primary);
+    test.stack.promote(false).await.unwrap_or_else(|error| panic!("{error}"));
+    let archived = || {
+        let mut files = std::fs::read_dir(&wal).expect("the archive").flatten();
+        files.any(|file| file.file_name().to_string_lossy().starts_with(&format!("{name}-")))
+    };
+    assert!(!archived(), "the old primary has archived {name}");
+    mode(0o700);
+    archive(&test).await;
+    eventually("the old primary's file is archived", async || archived().then_some(())).await;
+    let into = test.directory().join("restored").display().to_string();
+    let restored = run(&test, &["restore", "--json", "--no-erasures-list", &into]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(restored.json()["checks"]["last_position"], json!(answer.position()), "{restored:?}");
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let test = TestStack::start_with(|options| {
         options.archive = true;
