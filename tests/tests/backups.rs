@@ -239,6 +239,36 @@ async fn serves_again(stack: &Stack, client: &Client, epoch: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_old_primary_could_not_archive_the_promoted_one_does() {
+    let test = TestStack::start_with(|options| options.archive = true).await;
+    back_up(&test).await;
+    let wal = test.directory().join("backups/wal");
+    let mode =
+        |mode| std::fs::set_permissions(&wal, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("a mode");
+    mode(0o500);
+    let answer = test.client().command(Method::POST, "/v1/companies", &json!({"name": "Not archived"})).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    let primary = test.superuser(Part::Primary).await;
+    let row = primary.query_one("SELECT pg_walfile_name(pg_switch_wal())", &[]).await.expect("switched");
+    let name: String = row.get(0);
+    drop(primary);
+    test.stack.promote(false).await.unwrap_or_else(|error| panic!("{error}"));
+    let archived = || {
+        let mut files = std::fs::read_dir(&wal).expect("the archive").flatten();
+        files.any(|file| file.file_name().to_string_lossy().starts_with(&format!("{name}-")))
+    };
+    assert!(!archived(), "the old primary has archived {name}");
+    mode(0o700);
+    archive(&test).await;
+    eventually("the old primary's file is archived", async || archived().then_some(())).await;
+    let into = test.directory().join("restored").display().to_string();
+    let restored = run(&test, &["restore", "--json", "--no-erasures-list", &into]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(restored.json()["checks"]["last_position"], json!(answer.position()), "{restored:?}");
+    test.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let test = TestStack::start_with(|options| {
         options.archive = true;
@@ -275,9 +305,8 @@ async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let expired = run(&test, &["backup", "expire", "--json"]).await;
     assert_eq!((expired.code, &expired.json()["removed"]), (0, &json!([label])), "{expired:?}");
     assert!(!directory.exists());
-    let wal_directory = backups.join("wal");
     let names = || -> Vec<String> {
-        let files = std::fs::read_dir(&wal_directory).expect("the archive").flatten();
+        let files = std::fs::read_dir(backups.join("wal")).expect("the archive").flatten();
         // What is being written now has a dot in front.
         let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
         names.filter(|name| !name.starts_with('.')).collect()
@@ -313,17 +342,7 @@ async fn what_is_too_old_not_archived_or_damaged_is_told() {
     let said = restore("damaged", &[]).await;
     assert!(said.contains("age failed"), "{said}");
     std::fs::write(&path, &whole).expect("written");
-    // Without a file in the middle recovery would end before it, as if that were all.
-    archive(&test).await;
-    archive(&test).await;
-    let mut segments: Vec<String> = names().into_iter().filter(|name| name.as_bytes()[24] == b'-').collect();
-    segments.sort();
-    let gap = segments.iter().filter(|name| **name >= first).nth(1).expect("files");
-    std::fs::rename(wal_directory.join(gap), test.directory().join("aside")).expect("away");
-    let said = restore("with_a_hole", &[]).await;
-    assert!(said.contains(&format!("a hole: {} is not in", &gap[..24])), "{said}");
-    assert!(!test.directory().join("with_a_hole.unchecked").exists(), "nothing was begun");
-    std::fs::rename(test.directory().join("aside"), wal_directory.join(gap)).expect("back");
+    a_hole_is_refused(&test, &first).await;
     // The newest whole file, which every restore to the end reads.
     let newest = names().into_iter().filter(|name| name.as_bytes()[24] == b'-').max().expect("files");
     let missing = backups.join("wal").join(newest);
@@ -349,4 +368,22 @@ async fn what_is_too_old_not_archived_or_damaged_is_told() {
     eventually("all is archived", async || (run(&test, &["backup", "status"]).await.code == 0).then_some(())).await;
     drop(primary);
     test.finish().await;
+}
+
+/// Without a file in the middle recovery would end before it, as if that were all.
+async fn a_hole_is_refused(test: &TestStack, first: &str) {
+    archive(test).await;
+    archive(test).await;
+    let (wal, aside) = (test.directory().join("backups/wal"), test.directory().join("aside"));
+    let files = std::fs::read_dir(&wal).expect("the archive").flatten();
+    let mut segments: Vec<String> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+    segments.retain(|name| !name.starts_with('.') && name.as_bytes()[24] == b'-' && name.as_str() >= first);
+    segments.sort();
+    let gap = &segments[1];
+    std::fs::rename(wal.join(gap), &aside).expect("away");
+    let into = test.directory().join("with_a_hole").display().to_string();
+    let refused = run(test, &["restore", "--no-erasures-list", &into]).await;
+    assert!(refused.code == 1 && refused.stderr.contains(&format!("a hole: {} is not in", &gap[..24])), "{refused:?}");
+    assert!(!Path::new(&format!("{into}.unchecked")).exists(), "nothing was begun");
+    std::fs::rename(&aside, wal.join(gap)).expect("back");
 }
