@@ -24,7 +24,7 @@ const TWICE: [&str; 3] = ["companies", "prospects", "checking"];
 /// The projector does it; interrupting this command changes nothing. The tables that were live until then stay for `prospectus rollback`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  prospectus rebuild company_prospect\n  prospectus rebuild --all --memory 4GiB\n  prospectus rebuild company_prospect --cancel"
+    after_help = "Example:\n  prospectus rebuild company_prospect\n  prospectus rebuild --all --memory 4GiB\n  prospectus rebuild company_prospect --cancel"
 )]
 pub struct RebuildArgs {
     /// Which projection.

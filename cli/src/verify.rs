@@ -17,7 +17,7 @@ use crate::rebuild::{bytes, known};
 /// differences, field by field, if they differ. What they show may be personal.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  prospectus verify\n  prospectus verify company_prospect --on postgres://postgres:…@replica:5432/prospectus"
+    after_help = "Example:\n  prospectus verify\n  prospectus verify company_prospect --on postgres://postgres:…@replica:5432/prospectus"
 )]
 pub struct Args {
     /// Which projection; all without it.

@@ -126,7 +126,7 @@ async fn candidates_are_found_by_indexes_with_the_tenant() {
         ANALYZE read_1.companies";
     stack.sql(ROWS).await;
     stack
-        .sql("SET ROLE prospectus_owner; SET plan_cache_mode = force_generic_plan; SELECT extensions.show_limit()")
+        .sql("SET ROLE prospectus_builder; SET plan_cache_mode = force_generic_plan; SELECT extensions.show_limit()")
         .await;
     let id = id(10);
     let tenant = crate::support::TENANT;
