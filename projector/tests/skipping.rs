@@ -75,7 +75,7 @@ async fn next_event(opened: &Opened, company: uuid::Uuid, name: &str) -> i64 {
     opened
         .sql(&format!(
             "INSERT INTO log.events SELECT (SELECT max(position) + 1 FROM log.events), e.tenant_id, 'company', e.aggregate_id, 3,
-                 gen_random_uuid(), 'CompanyProfileUpdated', 1, '{{\"name\": \"{name}\"}}', e.metadata, now()
+                 gen_random_uuid(), 'CompanyProfileUpdated', 1, '{{\"changes\": {{\"name\": \"{name}\"}}}}', e.metadata, now()
              FROM log.events AS e WHERE e.aggregate_id = '{company}' AND e.sequence = 1"
         ))
         .await;

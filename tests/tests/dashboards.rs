@@ -165,7 +165,7 @@ async fn the_alarm_of_the_backup_goes_off_when_it_should(test: &TestStack, clien
     let primary = test.superuser(Part::Primary).await;
     let backup = async |hours: f64, ok: bool| {
         const SQL: &str = "INSERT INTO ops.backups (started_at, finished_at, kind, label, position, ok)
-            SELECT now() - make_interval(secs => 3600 * $1 + 60), now() - make_interval(secs => 3600 * $1), 'full', 'test', 1, $2";
+            SELECT now() - make_interval(secs => 3600 * $1::float8 + 60), now() - make_interval(secs => 3600 * $1), 'full', 'test', 1, $2";
         primary.execute(SQL, &[&hours, &ok]).await.expect("a backup's row");
     };
     // One that is too old, and a newer one that failed.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use cqrs_es::Aggregate as _;
 use domain::{Company, Prospect};
 use event_store::feed::FeedError;
-use migrations::COMPANY_PROSPECT;
+use migrations::{COMPANY_PROSPECT, GenerationError};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -14,6 +14,7 @@ use tokio_postgres::types::ToSql;
 use super::load::{Loader, Merged};
 use super::request::{Desk, Progress, Request};
 use super::shard::{self, Shard, Source};
+use super::swap::is_busy;
 use super::{RebuildError, Rebuilds};
 use crate::connection::connect;
 use crate::elsewhere::{self, Erased, Own};
@@ -81,20 +82,26 @@ impl Build<'_> {
         Ok(generation)
     }
 
-    /// Removes what an earlier attempt has left half loaded: its room is wanted.
+    /// Removes what an earlier attempt has left half loaded: its room is wanted. Where somebody who stands still has a lock on it, it is
+    /// nobody's from here on, and removed when that one is gone.
     async fn drop_half(&self, client: &mut Client) -> Result<(), RebuildError> {
         const FORGET: &str = "-- projector::rebuild::drop_half
             UPDATE read.rebuilds AS r SET generation = NULL
             WHERE r.rebuild_id = $1 AND r.worker = $2 AND r.finished_at IS NULL
               AND NOT EXISTS (SELECT FROM read.live AS l WHERE l.generation = r.generation OR l.previous_generation = r.generation)";
         let Some(generation) = self.request.generation else { return Ok(()) };
-        let transaction = client.transaction().await?;
-        transaction.batch_execute("SET LOCAL lock_timeout = '10s'").await?;
-        if transaction.execute(FORGET, &[&self.request.id, &self.desk.worker()]).await? != 1 {
+        if client.execute(FORGET, &[&self.request.id, &self.desk.worker()]).await? != 1 {
             return Err(RebuildError::Lost);
         }
-        migrations::drop_generation(&transaction, COMPANY_PROSPECT, generation).await?;
-        transaction.commit().await?;
+        let transaction = client.transaction().await?;
+        transaction.batch_execute("SET LOCAL lock_timeout = '1s'").await?;
+        match migrations::drop_generation(&transaction, COMPANY_PROSPECT, generation).await {
+            Err(GenerationError::Database(error)) if is_busy(&error) => {}
+            dropped => {
+                dropped?;
+                transaction.commit().await?;
+            }
+        }
         Ok(())
     }
 

@@ -119,7 +119,8 @@ async fn bounded_step(projection: &mut Projection, events_max: i64) -> Result<bo
     }
 }
 
-fn is_busy(error: &Error) -> bool {
+/// Whether somebody else is in the way, for now.
+pub(super) fn is_busy(error: &Error) -> bool {
     [SqlState::UNIQUE_VIOLATION, SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED]
         .iter()
         .any(|state| error.code() == Some(state))
