@@ -7,7 +7,7 @@ use migrations::COMPANY_PROSPECT;
 use service_kit::postgres::Database;
 use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error, Row, Transaction};
 
 use crate::connection::connect;
 use crate::elsewhere;
@@ -17,12 +17,14 @@ use crate::rebuild::request::{Desk, Request};
 
 /// How long the live generation's projection stands still for one try.
 const TRY_MAX: Duration = Duration::from_secs(1);
+/// How long it is tried to come between two steps of the live generation's projection.
+const FENCE_MAX: Duration = Duration::from_secs(5);
 /// Events of one step meanwhile: short, so that the time of the try is looked at often.
 const FENCED_EVENTS_MAX: i64 = 200;
 /// Tries until it is given up: the other generation does not come near.
 const TRIES_MAX: usize = 100;
 /// How long a generation that is not near yet is caught up between two tries.
-const BETWEEN_MAX: Duration = Duration::from_secs(10);
+const BETWEEN_MAX: Duration = Duration::from_secs(2);
 /// How long a statement about the views waits for those who read them.
 const VIEWS_WAIT: &str = "SET LOCAL lock_timeout = '500ms'";
 
@@ -71,12 +73,17 @@ async fn try_to_swap(
         UPDATE read.rebuilds SET outcome = 'live', phase = 'done', done = total, error = NULL, position = $3,
             finished_at = clock_timestamp()
         WHERE rebuild_id = $1 AND worker = $2 AND finished_at IS NULL";
-    let transaction = client.transaction().await?;
-    let fence: Row = match transaction.query_opt(FENCE, &[&COMPANY_PROSPECT]).await {
-        Ok(fence) => fence.ok_or(StepError::NoGeneration)?,
-        // The live generation's projection is in the middle of a step.
-        Err(error) if is_busy(&error) => return Ok(false),
-        Err(error) => return Err(error.into()),
+    let fencing = Instant::now();
+    let (transaction, fence): (Transaction<'_>, Row) = loop {
+        let transaction = client.transaction().await?;
+        match transaction.query_opt(FENCE, &[&COMPANY_PROSPECT]).await {
+            Ok(fence) => break (transaction, fence.ok_or(StepError::NoGeneration)?),
+            // The live generation's projection was in the middle of a step, which this has waited for. Under load it always is; but it reads the
+            // log before it takes its next one, and this does not.
+            Err(error) if is_busy(&error) && fencing.elapsed() < FENCE_MAX => transaction.rollback().await?,
+            Err(error) if is_busy(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
     };
     let (live, position): (i32, i64) = (fence.get(0), fence.get(1));
     if live == projection.generation() {
