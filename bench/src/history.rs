@@ -17,6 +17,8 @@ const EVENTS: u64 = 1_000;
 const FEED_EVENTS: u64 = 100_000;
 /// Commands of one request while the feed is filled.
 const LINES: u64 = 2_000;
+/// What is changed of a company, by the number of the change.
+type Change = fn(u64) -> Value;
 /// The route, as the service's figures call it.
 const ROUTE: &str = "/v1/companies/{id}/history";
 
@@ -27,7 +29,7 @@ const ROUTE: &str = "/v1/companies/{id}/history";
 /// If anything is refused.
 pub async fn run(stack: &BenchStack, length: Duration, results: &mut Results) -> anyhow::Result<()> {
     let mut reads = Connection::open(&stack.query, &stack.key).await?;
-    let sorts: [(_, fn(u64) -> Value); 2] = [
+    let sorts: [(&str, Change); 2] = [
         ("history.1000_events", sample::change),
         ("history.1000_descriptions", |number| json!({ "short_description": sample::description(number) })),
     ];
