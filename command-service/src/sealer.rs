@@ -29,7 +29,7 @@ pub const SUBJECT: &str = "prospectus.heads";
 
 /// How often the log is looked at. A standby has mostly flushed by the next look.
 const LOOK: Duration = Duration::from_millis(100);
-/// From one head to the next, at least: with the looks and the standby it comes to less than a second, and there are as few as that allows.
+/// From one head to the next, at least: with the looks and the standby it comes to less than a second, with some room for a machine that is full.
 const HEAD_EVERY: Duration = Duration::from_millis(400);
 /// Wait after anything failed, and between attempts to get the lock.
 const RETRY_WAIT: Duration = Duration::from_millis(500);

@@ -172,7 +172,7 @@ impl<R: Past> HistoryOf<'_, R> {
             page.bytes += event.metadata.len() + 2 * event.payload.len() + 256;
             let (traced_to, reason) = (R::traced_to(read), R::reason(read).map(ToOwned::to_owned));
             cells.insert(event.aggregate_id, shown);
-            // A page is told without them.
+            // A page is told without payloads.
             event.payload = String::new();
             page.found.push(Found { event, traced_to, reason, changes });
         })
