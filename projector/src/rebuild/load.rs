@@ -129,8 +129,13 @@ impl Loader {
             denormalised = denormalised.join(", "),
             shown = shown.join(", "),
         );
-        // All of both tables: here the planner may do as it likes.
-        self.client.batch_execute("RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin").await?;
+        // All of both tables, which nobody has counted yet: never one of them again for every row of the other.
+        self.client
+            .batch_execute(
+                "RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin;
+                 SET enable_nestloop = off; SET work_mem = '64MB'",
+            )
+            .await?;
         self.client.execute(&sql, &[]).await?;
         Ok(())
     }
