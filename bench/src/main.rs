@@ -30,6 +30,9 @@ use clap::{Parser, ValueEnum};
 use results::Results;
 use stack::BenchStack;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Prospectus beside its limits and peers, in one run.
 #[derive(Parser)]
 #[command(version)]

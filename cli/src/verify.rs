@@ -1,10 +1,10 @@
 //! `prospectus verify`: the read tables against the log.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_store::Feed;
 use serde_json::json;
 use service_kit::config::{KeyringArgs, Secret};
 use service_kit::postgres::Database;
@@ -44,15 +44,15 @@ pub async fn run(args: &Args, primary: &Primary) -> anyhow::Result<Output> {
     let keyring = keyring(&args.keyring, &client).await?;
     // There is one projection; a second one brings its own comparison.
     let projection = args.projection.as_deref().map_or(Ok(migrations::COMPANY_PROSPECT), known)?;
-    let log = Feed::open(primary.database()).await?;
     let on = match &args.on {
         Some(url) => Database::parse(url.expose(), "prospectus verify")?,
         None => primary.database().clone(),
     };
-    let read = on.client().await.with_context(|| format!("cannot connect to {}", on.name()))?;
     let memory = usize::try_from(args.memory).unwrap_or(usize::MAX);
     let wait = Duration::from_secs(args.wait);
-    let report = projector::verify::verify_within(&log, &read, &keyring, wait, memory).await?;
+    let report = projector::verify::verify_within(primary.database(), &on, &Arc::new(keyring), wait, memory)
+        .await
+        .with_context(|| format!("comparing the tables on {}", on.name()))?;
     let well = report.differences == 0;
     let mut text = format!("{projection}, {} rows compared at position {}: ", report.rows, report.position);
     match report.differences {

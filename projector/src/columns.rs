@@ -61,6 +61,22 @@ impl ToSql for Cell {
     to_sql_checked!();
 }
 
+impl Cell {
+    /// Whether a row has this in a column of its kind.
+    ///
+    /// # Errors
+    /// If the column is of another type.
+    pub fn is_in(&self, row: &Row, index: usize) -> Result<bool, tokio_postgres::Error> {
+        Ok(match self {
+            Self::Uuid(value) => row.try_get::<_, Option<Uuid>>(index)? == *value,
+            Self::Text(value) => row.try_get::<_, Option<&str>>(index)? == value.as_deref(),
+            Self::Number(value) => row.try_get::<_, Option<i64>>(index)? == *value,
+            Self::Time(value) => row.try_get::<_, Option<OffsetDateTime>>(index)? == *value,
+            Self::Json(value) => row.try_get::<_, Value>(index)? == *value,
+        })
+    }
+}
+
 impl Kind {
     /// The type of an array of such values as a parameter.
     pub fn array(self) -> &'static str {

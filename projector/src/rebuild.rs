@@ -1,7 +1,7 @@
 //! Building the next generation of the projection beside the live one, and making it live; or the previous one live again
 //! (decision 13, `docs/decisions/0011-a-rebuild-is-sharded-by-record.md`).
 //!
-//! The way of a rebuild: [`request`] takes what is asked for → [`shard`] reads and folds the log in parts → [`load`] copies their rows
+//! The way of a rebuild: [`request`] takes what is asked for → [`shard`](crate::shard) reads and folds the log in parts → [`load`] copies their rows
 //! into tables without indexes → [`build`] makes the indexes → a [`Projection`] on the new generation takes the events that came
 //! meanwhile → [`verify`](crate::verify) compares with the log, [`beside`] with the live one → [`swap`].
 
@@ -9,14 +9,13 @@ mod beside;
 mod build;
 mod load;
 mod request;
-pub(crate) mod shard;
 mod swap;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use event_store::feed::{Feed, FeedError};
+use event_store::feed::FeedError;
 use event_store::keyring::Keyring;
 use migrations::{CODE_VERSION, COMPANY_PROSPECT, GenerationError};
 use service_kit::postgres::Database;
@@ -114,9 +113,10 @@ impl RebuildError {
             Self::Database(error)
             | Self::Step(StepError::Database(error) | StepError::Feed(FeedError::Database(error)))
             | Self::Generation(GenerationError::Database(error))
-            | Self::Verify(VerifyError::Database(error) | VerifyError::Feed(FeedError::Database(error))) => {
-                passes(error)
-            }
+            | Self::Verify(
+                VerifyError::Database(error)
+                | VerifyError::Log(StepError::Database(error) | StepError::Feed(FeedError::Database(error))),
+            ) => passes(error),
             _ => false,
         }
     }
@@ -234,16 +234,15 @@ impl Rebuilds {
         desk.enter(request, progress, "catching_up", 0).await?;
         self.catch_up(desk, request, progress, &mut projection).await?;
         desk.enter(request, progress, "checking", 2 * projection.position()).await?;
-        let log = Feed::open(&self.database).await.map_err(StepError::from)?;
-        let mut driven = JoinSet::new();
-        let read = connect(&self.database, &mut driven).await?;
-        read.batch_execute("SET statement_timeout = 0").await?;
         let report =
-            verify_generation(&log, &read, &self.keyring, generation, request.memory_bytes, &progress.done).await?;
+            verify_generation(&self.database, &self.keyring, generation, request.memory_bytes, &progress.done).await?;
         desk.set_report(request, &report).await?;
         if report.differences > 0 {
             return Err(RebuildError::Differs(report.differences));
         }
+        let mut driven = JoinSet::new();
+        let read = connect(&self.database, &mut driven).await?;
+        read.batch_execute("SET statement_timeout = 0").await?;
         match beside::compare(&read, generation).await {
             Ok(Some(beside)) => {
                 let (differences, live) = (beside.count, beside.live);
@@ -258,7 +257,7 @@ impl Rebuilds {
             }
             Err(error) => return Err(error.into()),
         }
-        drop((log, read));
+        drop((read, driven));
         self.go_live(desk, request, progress, &mut projection).await
     }
 

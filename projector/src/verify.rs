@@ -1,57 +1,57 @@
 //! I5, as a function: the read tables are the fold of the log up to their complete position, on the primary or any replica. The log
 //! is folded in memory and the sides are joined here, independently of the projection's SQL.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::pin::pin;
-use std::sync::LazyLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use cqrs_es::Aggregate as _;
 use domain::{Company, Prospect, Record as _, Status};
-use event_store::StoredEvent;
-use event_store::feed::{Feed, FeedError};
-use event_store::keyring::{KeyError, Keyring};
-use event_store::seal::PersonKeys;
+use event_store::keyring::Keyring;
 use futures_util::TryStreamExt as _;
 use migrations::COMPANY_PROSPECT;
+use service_kit::postgres::Database;
+use tokio::task::JoinSet;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use crate::columns::{Cell, Kind, names};
-use crate::memory::is_without_rows;
-use crate::rebuild::shard::{Shard, weight_bytes};
-use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
+use crate::connection::connect;
+use crate::parallel::{self, Pieces};
+use crate::projection::StepError;
+use crate::record::{Folded, Place, Records, Shown};
 use crate::rows::{self, COMPANIES, DENORMALISED, MERGED_COMPANIES, PERSONAL, PROSPECTS};
+use crate::shard::{self, Extent, Shard, Source, weight_bytes};
 use crate::skips::{Skips, SkipsError};
 
 /// Differences that are told one by one; all are counted.
 pub const DIFFERENCES_MAX: usize = 20;
-/// Events folded at a time.
-const PAGE: i64 = 5_000;
 
 /// Why nothing could be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The log cannot be read, or has a hole.
+    /// The log cannot be read or folded.
     #[error(transparent)]
-    Feed(#[from] FeedError),
+    Log(#[from] StepError),
     /// A database is away or refuses.
-    #[error("the database: {0}")]
+    #[error("the database: {}", service_kit::postgres::describe(.0))]
     Database(#[from] Error),
-    /// A person's key cannot be had.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// An event cannot be applied.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
     /// It is not known what is left out.
     #[error(transparent)]
     Skips(#[from] SkipsError),
     /// Changes of companies are still on their way to rows.
     #[error("{0} companies' changes still had not reached all of their rows after {1} s")]
     Queued(i64, u64),
+    /// The log changed while it was read, which no log of ours does.
+    #[error("of {events} events {folded} were folded: somebody has changed the log meanwhile")]
+    Unread {
+        /// Events up to the position.
+        events: i64,
+        /// Events that parts of the log gave.
+        folded: i64,
+    },
 }
 
 /// What was compared, and what differs.
@@ -74,17 +74,30 @@ impl Report {
             self.first.push(what());
         }
     }
+
+    /// Adds what somebody else has compared at the same position.
+    fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.differences += other.differences;
+        let room = DIFFERENCES_MAX - self.first.len();
+        self.first.extend(other.first.into_iter().take(room));
+    }
 }
 
 /// Records that are folded at a time, in bytes, where nobody says otherwise.
 pub const MEMORY_BYTES: usize = 1 << 30;
 
-/// Folds the log read through `log` and compares every row that `read`, on the primary or a replica, shows of the live generation. Both see
-/// all tenants. Waits up to `wait` until nothing is queued.
+/// Folds the log and compares every row that `read`, the primary or a replica, shows of the live generation. Both sides' roles see all
+/// tenants. Waits up to `wait` until nothing is queued.
 ///
 /// # Errors
 /// If a side cannot be read.
-pub async fn verify(log: &Feed, read: &Client, keyring: &Keyring, wait: Duration) -> Result<Report, VerifyError> {
+pub async fn verify(
+    log: &Database,
+    read: &Database,
+    keyring: &Arc<Keyring>,
+    wait: Duration,
+) -> Result<Report, VerifyError> {
     verify_within(log, read, keyring, wait, MEMORY_BYTES).await
 }
 
@@ -93,230 +106,192 @@ pub async fn verify(log: &Feed, read: &Client, keyring: &Keyring, wait: Duration
 /// # Errors
 /// If a side cannot be read.
 pub async fn verify_within(
-    log: &Feed,
-    read: &Client,
-    keyring: &Keyring,
+    log: &Database,
+    read: &Database,
+    keyring: &Arc<Keyring>,
     wait: Duration,
     memory_bytes: usize,
 ) -> Result<Report, VerifyError> {
-    let (generation, position) = settled(read, None, wait).await?;
-    let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
-    let result =
-        Comparison { log, read, keyring, skips, position, memory_bytes, read_events: None }.compare(generation).await;
-    read.batch_execute("COMMIT").await?;
-    result
+    let snapshot = Snapshot::open(read, None, wait).await?;
+    compare(log, keyring, snapshot, memory_bytes, &Arc::default()).await
 }
 
-/// [`verify_within`] of a generation that is not live, and that nobody takes steps of meanwhile. `read_events` is told of the log's events as
-/// they are read, at least twice.
+/// [`verify_within`] of a generation that is not live, and that nobody takes steps of meanwhile. `done` is told of events as they are folded,
+/// and again when the rows of their records are compared.
 pub(crate) async fn verify_generation(
-    log: &Feed,
-    read: &Client,
-    keyring: &Keyring,
+    database: &Database,
+    keyring: &Arc<Keyring>,
     generation: i32,
     memory_bytes: usize,
-    read_events: &AtomicI64,
+    done: &Arc<AtomicI64>,
 ) -> Result<Report, VerifyError> {
-    let (generation, position) = settled(read, Some(generation), Duration::ZERO).await?;
-    let skips = Skips::read(log.client(), COMPANY_PROSPECT).await?;
-    let result = Comparison { log, read, keyring, skips, position, memory_bytes, read_events: Some(read_events) }
-        .compare(generation)
-        .await;
-    read.batch_execute("COMMIT").await?;
-    result
+    let snapshot = Snapshot::open(database, Some(generation), Duration::ZERO).await?;
+    compare(database, keyring, snapshot, memory_bytes, done).await
 }
 
-/// Opens a snapshot of the read side with nothing queued; gives the wanted generation, or the live one, and its checkpoint.
-async fn settled(read: &Client, generation: Option<i32>, wait: Duration) -> Result<(i32, i64), VerifyError> {
-    const SQL: &str = "-- projector::verify::settled
-        SELECT c.generation, c.position, (SELECT count(*) FROM read.fanout AS f
-                                          WHERE f.projection = l.projection AND f.generation = c.generation)
-        FROM read.live AS l JOIN read.checkpoints AS c USING (projection)
-        WHERE l.projection = $1 AND c.generation = coalesce($2, l.generation)";
-    let started = Instant::now();
-    loop {
-        read.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let row = read.query_one(SQL, &[&COMPANY_PROSPECT, &generation]).await?;
-        let queued: i64 = row.get(2);
-        if queued == 0 {
-            return Ok((row.get(0), row.get(1)));
-        }
-        read.batch_execute("COMMIT").await?;
-        if started.elapsed() > wait {
-            return Err(VerifyError::Queued(queued, wait.as_secs()));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The log up to a position beside what a snapshot of the read side shows.
-struct Comparison<'a> {
-    log: &'a Feed,
-    read: &'a Client,
-    keyring: &'a Keyring,
-    skips: Skips,
+/// What the read side shows at one moment, over as many connections as are wanted.
+struct Snapshot {
+    database: Database,
+    client: Client,
+    _driven: JoinSet<()>,
+    name: String,
+    generation: i32,
+    /// The generation's checkpoint: what it shows is the fold of the log up to there.
     position: i64,
-    memory_bytes: usize,
-    /// Told of every event that is read, each time.
-    read_events: Option<&'a AtomicI64>,
 }
 
-impl Comparison<'_> {
-    async fn compare(&self, generation: i32) -> Result<Report, VerifyError> {
-        let schema = migrations::schema_name(generation);
-        let mut report = Report { position: self.position, ..Report::default() };
-        let Part { records: companies, .. } = self.fold::<Company>(Shard::ALL, usize::MAX).await?;
-        let of = |name: &str, columns: &[(&'static str, Kind)], others: &str, which: &str| Table {
-            sql: format!(
-                "-- projector::verify::compare\nSELECT {}, {others} FROM {schema}.{name} WHERE {which}",
-                names(columns)
-            ),
-            name: name.to_owned(),
-            columns: columns.to_vec(),
-        };
-
-        let expected = |place: Place| companies.get(&place).map(|record| rows::company(place, record));
-        let table = of("companies", COMPANIES, "false", "true");
-        self.table(&table, companies.keys().copied(), expected, &NOBODY, &mut report).await?;
-
-        let end = |place: &Place| Some(end_of_merges(&companies, *place)).filter(|end| end != place);
-        let merged: Vec<Place> = companies.keys().copied().filter(|place| end(place).is_some()).collect();
-        let expected = |place: Place| end(&place).map(|end| rows::merged_company(place, end.1));
-        let table = of("merged_companies", MERGED_COMPANIES, "false", "true");
-        self.table(&table, merged.into_iter(), expected, &NOBODY, &mut report).await?;
-
-        let columns: Vec<(&str, Kind)> =
-            PROSPECTS.iter().copied().chain(DENORMALISED.iter().map(|(name, _, kind)| (*name, *kind))).collect();
-        let held: usize = companies.values().map(weight_bytes).sum();
-        let bytes_max = self.memory_bytes.saturating_sub(held).max(self.memory_bytes / 4);
-        let (mut shards, mut with_prospect) = (vec![Shard::ALL], HashSet::new());
-        while let Some(shard) = shards.pop() {
-            let part = self.fold::<Prospect>(shard, bytes_max).await?;
-            shards.extend(part.left);
-            let prospects = part.records;
-            let assigned = prospects
-                .iter()
-                .filter(|(_, record)| record.deleted_at.is_none())
-                .filter_map(|(place, record)| Some(end_of_merges(&companies, (place.0, record.state.company_id?))));
-            with_prospect.extend(assigned);
-            let expected = |place: Place| prospects.get(&place).map(|record| joined(&companies, place, record));
-            let table = of("company_prospect", &columns, OWN_ROW, &part.shard.condition("row_id"));
-            let places = prospects.keys().copied();
-            self.table_of(part.shard, &table, places, expected, &part.erased_since, &mut report).await?;
+impl Snapshot {
+    /// Opens one with nothing queued, of this generation or of the live one.
+    async fn open(database: &Database, generation: Option<i32>, wait: Duration) -> Result<Self, VerifyError> {
+        const SQL: &str = "-- projector::verify::Snapshot::open
+            SELECT c.generation, c.position, pg_export_snapshot(),
+                   (SELECT count(*) FROM read.fanout AS f
+                    WHERE f.projection = l.projection AND f.generation = c.generation)
+            FROM read.live AS l JOIN read.checkpoints AS c USING (projection)
+            WHERE l.projection = $1 AND c.generation = coalesce($2, l.generation)";
+        let mut driven = JoinSet::new();
+        let client = connect(database, &mut driven).await?;
+        let started = Instant::now();
+        loop {
+            client.batch_execute("SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            let row = client.query_one(SQL, &[&COMPANY_PROSPECT, &generation]).await?;
+            let queued: i64 = row.get(3);
+            if queued == 0 {
+                let (generation, position, name) = (row.get(0), row.get(1), row.get(2));
+                return Ok(Self { database: database.clone(), client, _driven: driven, name, generation, position });
+            }
+            client.batch_execute("COMMIT").await?;
+            if started.elapsed() > wait {
+                return Err(VerifyError::Queued(queued, wait.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-
-        let shown = |place: &Place| companies[place].state.status == Status::Live && !with_prospect.contains(place);
-        let own: Vec<Place> = companies.keys().copied().filter(shown).collect();
-        let expected =
-            |place: Place| companies.get(&place).filter(|_| shown(&place)).map(|company| own_row(place, company));
-        let table = of("company_prospect", &columns, "false", OWN_ROW);
-        self.table(&table, own.into_iter(), expected, &NOBODY, &mut report).await?;
-        Ok(report)
     }
 
-    /// Folds the records of a sort, as far as they go into `bytes_max`.
-    async fn fold<R: Shown>(&self, shard: Shard, bytes_max: usize) -> Result<Part<R>, VerifyError> {
-        let mut part = Part { shard, records: HashMap::new(), erased_since: HashSet::new(), left: Vec::new() };
-        let (mut at, mut bytes) = (0, 0);
-        while at < self.position {
-            let mut events: Vec<StoredEvent> = self.log.after(at, PAGE.min(self.position - at)).await?;
-            events.retain(|event| event.position <= self.position);
-            let Some(last) = events.last() else { return Err(FeedError::Hole(at + 1).into()) };
-            let read = last.position - at;
-            at = last.position;
-            if let Some(events) = self.read_events {
-                events.fetch_add(read, Ordering::Relaxed);
-            }
-            let is_unknown = |event: &&StoredEvent| {
-                let sort = event.aggregate_type.as_str();
-                !([Company::TYPE, Prospect::TYPE].contains(&sort)
-                    || is_without_rows(sort)
-                    || self.skips.contains(event.position))
-            };
-            if let Some(event) = events.iter().find(is_unknown) {
-                let (position, aggregate_type) = (event.position, event.aggregate_type.clone());
-                return Err(ApplyError::Sort { position, aggregate_type }.into());
-            }
-            events.retain(|event| event.aggregate_type == R::TYPE && part.shard.has(event.aggregate_id));
-            let persons = events.iter().filter(|event| event.aggregate_type == Prospect::TYPE);
-            let persons = persons.filter(|event| !self.skips.contains(event.position));
-            let persons = persons.map(|event| (event.tenant_id, event.aggregate_id));
-            let keys = PersonKeys::fetch(self.log.client(), self.keyring, persons).await?;
-            part.erased_since.extend(keys.erased_after(self.position));
-            for event in &events {
-                let place = (event.tenant_id, event.aggregate_id);
-                let before = part.records.get(&place).map_or(0, weight_bytes);
-                apply(&mut part.records, event, &keys, &self.skips)?;
-                bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
-            }
-            while bytes > bytes_max
-                && part.records.len() > 1
-                && let Some([kept, left]) = part.shard.halves()
-            {
-                part.records.retain(|place, _| kept.has(place.1));
-                part.records.shrink_to_fit();
-                bytes = part.records.values().map(weight_bytes).sum();
-                part.shard = kept;
-                part.left.push(left);
-            }
-        }
-        // Whose registration is left out has no rows.
-        part.records.retain(|_, record| record.is_registered());
-        Ok(part)
+    /// Another connection that sees the same.
+    async fn again(&self, driven: &mut JoinSet<()>) -> Result<Client, Error> {
+        let client = connect(&self.database, driven).await?;
+        // Hexadecimal digits and hyphens, which the server gave.
+        let begin = format!(
+            "SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
+            self.name
+        );
+        client.batch_execute(&begin).await?;
+        Ok(client)
     }
+}
 
-    async fn table(
-        &self,
-        table: &Table,
-        places: impl Iterator<Item = Place>,
-        expected: impl Fn(Place) -> Option<Vec<Cell>>,
-        erased_since: &HashSet<Place>,
-        report: &mut Report,
-    ) -> Result<(), VerifyError> {
-        self.table_of(Shard::ALL, table, places, expected, erased_since, report).await
-    }
+/// The log up to the snapshot's position beside what the snapshot shows.
+async fn compare(
+    log: &Database,
+    keyring: &Arc<Keyring>,
+    snapshot: Snapshot,
+    memory_bytes: usize,
+    done: &Arc<AtomicI64>,
+) -> Result<Report, VerifyError> {
+    let mut driven = JoinSet::new();
+    let client = connect(log, &mut driven).await?;
+    client.batch_execute("SET statement_timeout = 0").await?;
+    let skips = Arc::new(Skips::read(&client, COMPANY_PROSPECT).await?);
+    let extent = Extent::look(&client, &skips, snapshot.position).await?;
+    let source = Source { database: log.clone(), keyring: Arc::clone(keyring), head: snapshot.position, skips };
+    let schema = migrations::schema_name(snapshot.generation);
+    let mut report = Report { position: snapshot.position, ..Report::default() };
 
-    /// Compares the rows of `shard` in a table with what it should hold; the key is in the first two columns.
-    async fn table_of(
-        &self,
-        shard: Shard,
-        table: &Table,
-        places: impl Iterator<Item = Place>,
-        expected: impl Fn(Place) -> Option<Vec<Cell>>,
-        erased_since: &HashSet<Place>,
-        report: &mut Report,
-    ) -> Result<(), VerifyError> {
-        let name = &table.name;
-        let mut missing: BTreeSet<Place> = places.collect();
-        report.rows += missing.len();
-        let nothing: [&(dyn ToSql + Sync); 0] = [];
-        let mut found = pin!(self.read.query_raw(&table.sql, nothing).await?);
-        while let Some(row) = found.try_next().await? {
-            let place: Place = (row.get(0), row.get(1));
-            if !shard.has(place.1) {
-                continue;
+    let All { records: companies, folded } = fold_all::<Company>(&source, done).await?;
+    all_folded(extent.companies, folded)?;
+    let companies = Arc::new(companies);
+
+    let table = Table::of(&schema, "companies", COMPANIES, "false", "true");
+    let expected = |place: Place| companies.get(&place).map(|record| rows::company(place, record));
+    table
+        .compare(&snapshot.client, Shard::ALL, companies.keys().copied(), expected, &HashSet::new(), &mut report)
+        .await?;
+    done.fetch_add(extent.companies, Ordering::Relaxed);
+
+    let end = |place: &Place| Some(end_of_merges(&companies, *place)).filter(|end| end != place);
+    let merged: Vec<Place> = companies.keys().copied().filter(|place| end(place).is_some()).collect();
+    let expected = |place: Place| end(&place).map(|end| rows::merged_company(place, end.1));
+    let table = Table::of(&schema, "merged_companies", MERGED_COMPANIES, "false", "true");
+    table.compare(&snapshot.client, Shard::ALL, merged.into_iter(), expected, &HashSet::new(), &mut report).await?;
+
+    let held: usize = companies.values().map(weight_bytes).sum();
+    let bytes_max = memory_bytes.saturating_sub(held).max(memory_bytes / 4) / parallel::workers();
+    let snapshot = Arc::new(snapshot);
+    let shards = Arc::new(Pieces::new(Shard::parts(parallel::workers())));
+    let folded = Arc::new(AtomicI64::new(0));
+    let work = || {
+        let (source, snapshot, companies) = (source.clone(), Arc::clone(&snapshot), Arc::clone(&companies));
+        let (shards, folded, done) = (Arc::clone(&shards), Arc::clone(&folded), Arc::clone(done));
+        let schema = schema.clone();
+        async move {
+            let mut driven = JoinSet::new();
+            let read = snapshot.again(&mut driven).await?;
+            let (mut report, mut with_prospect) = (Report::default(), HashSet::new());
+            while let Some(shard) = shards.next() {
+                let part = shard::fold::<Prospect>(&source, shard, bytes_max, &done).await?;
+                shards.add(part.left);
+                let prospects = part.records;
+                folded.fetch_add(part.folded, Ordering::Relaxed);
+                let assigned = prospects
+                    .iter()
+                    .filter(|(_, record)| record.deleted_at.is_none())
+                    .filter_map(|(place, record)| Some(end_of_merges(&companies, (place.0, record.state.company_id?))));
+                with_prospect.extend(assigned);
+                let expected = |place: Place| prospects.get(&place).map(|record| joined(&companies, place, record));
+                let places = prospects.keys().copied();
+                let table =
+                    Table::of(&schema, "company_prospect", &shown_columns(), OWN_ROW, &part.shard.condition("row_id"));
+                table.compare(&read, part.shard, places, expected, &part.erased_since, &mut report).await?;
+                done.fetch_add(part.folded, Ordering::Relaxed);
             }
-            let Some(cells) = expected(place).filter(|_| missing.remove(&place)) else {
-                if row.get(table.columns.len()) {
-                    continue;
-                }
-                report.differs(|| format!("{name} {}: should not be there", place.1));
-                continue;
-            };
-            for (index, ((column, kind), cell)) in table.columns.iter().zip(cells).enumerate() {
-                let seen = kind.read(&row, index)?;
-                let forgotten = erased_since.contains(&place)
-                    && (*column == "prospect_erased_at" || PERSONAL.iter().any(|(personal, _)| personal == column));
-                if seen != cell && !forgotten {
-                    report.differs(|| format!("{name} {}, {column}: should be {cell:?}, is {seen:?}", place.1));
-                }
-            }
+            Ok::<_, VerifyError>((report, with_prospect))
         }
-        for place in missing {
-            report.differs(|| format!("{name} {}: is missing", place.1));
-        }
-        Ok(())
+    };
+    let mut with_prospect = HashSet::new();
+    for (of_part, assigned) in parallel::all((0..parallel::workers()).map(|_| work())).await? {
+        report.add(of_part);
+        with_prospect.extend(assigned);
     }
+    all_folded(extent.prospects, folded.load(Ordering::Relaxed))?;
+
+    let shown = |place: &Place| companies[place].state.status == Status::Live && !with_prospect.contains(place);
+    let own: Vec<Place> = companies.keys().copied().filter(shown).collect();
+    let expected =
+        |place: Place| companies.get(&place).filter(|_| shown(&place)).map(|company| own_row(place, company));
+    let table = Table::of(&schema, "company_prospect", &shown_columns(), "false", OWN_ROW);
+    table.compare(&snapshot.client, Shard::ALL, own.into_iter(), expected, &HashSet::new(), &mut report).await?;
+    snapshot.client.batch_execute("COMMIT").await?;
+    Ok(report)
+}
+
+/// Every record of a sort, and how many events they were folded from.
+struct All<R> {
+    records: Records<R>,
+    folded: i64,
+}
+
+async fn fold_all<R: Shown>(source: &Source, done: &Arc<AtomicI64>) -> Result<All<R>, VerifyError> {
+    let work = |shard: Shard| {
+        let (source, done) = (source.clone(), Arc::clone(done));
+        async move { shard::fold::<R>(&source, shard, usize::MAX, &done).await }
+    };
+    let mut all = All { records: Records::new(), folded: 0 };
+    for part in parallel::all(Shard::parts(parallel::workers()).into_iter().map(work)).await? {
+        all.folded += part.folded;
+        all.records.extend(part.records);
+    }
+    Ok(all)
+}
+
+/// That parts of the log gave all of its events.
+fn all_folded(events: i64, folded: i64) -> Result<(), VerifyError> {
+    if folded == events { Ok(()) } else { Err(VerifyError::Unread { events, folded }) }
+}
+
+/// The columns of a prospect's row with what it shows of its company.
+fn shown_columns() -> Vec<(&'static str, Kind)> {
+    PROSPECTS.iter().copied().chain(DENORMALISED.iter().map(|(name, _, kind)| (*name, *kind))).collect()
 }
 
 /// Which rows look like a company's own; nobody else's.
@@ -324,23 +299,69 @@ const OWN_ROW: &str = "(prospect_id IS NULL OR row_id IS NOT DISTINCT FROM assig
 
 /// A table, or some rows of it, as it is read.
 struct Table {
-    name: String,
+    name: &'static str,
     columns: Vec<(&'static str, Kind)>,
     /// Gives the columns, and whether a row that is not expected is for another look.
     sql: String,
 }
 
-/// What the log leads to, for some records.
-struct Part<R> {
-    shard: Shard,
-    records: Records<R>,
-    /// Persons who were erased after the position: the log does not say any more what their rows showed there.
-    erased_since: HashSet<Place>,
-    /// Whose records are for another time.
-    left: Vec<Shard>,
-}
+impl Table {
+    /// Some rows of a table: those for which `which` holds. `others` holds for those that may be there unexpected.
+    fn of(schema: &str, name: &'static str, columns: &[(&'static str, Kind)], others: &str, which: &str) -> Self {
+        let sql = format!(
+            "-- projector::verify::Table\nSELECT {}, {others} FROM {schema}.{name} WHERE {which}",
+            names(columns)
+        );
+        Self { name, columns: columns.to_vec(), sql }
+    }
 
-static NOBODY: LazyLock<HashSet<Place>> = LazyLock::new(HashSet::new);
+    /// Compares the rows of `shard` with what they should be; the key is in the first two columns.
+    async fn compare(
+        &self,
+        read: &Client,
+        shard: Shard,
+        places: impl Iterator<Item = Place>,
+        expected: impl Fn(Place) -> Option<Vec<Cell>>,
+        erased_since: &HashSet<Place>,
+        report: &mut Report,
+    ) -> Result<(), VerifyError> {
+        let name = self.name;
+        let mut missing: HashSet<Place> = places.collect();
+        report.rows += missing.len();
+        let nothing: [&(dyn ToSql + Sync); 0] = [];
+        let mut found = pin!(read.query_raw(&self.sql, nothing).await?);
+        while let Some(row) = found.try_next().await? {
+            let place: Place = (row.get(0), row.get(1));
+            if !shard.has(place.1) {
+                continue;
+            }
+            let Some(cells) = expected(place).filter(|_| missing.remove(&place)) else {
+                if row.get(self.columns.len()) {
+                    continue;
+                }
+                report.differs(|| format!("{name} {}: should not be there", place.1));
+                continue;
+            };
+            for (index, ((column, kind), cell)) in self.columns.iter().zip(cells).enumerate() {
+                if cell.is_in(&row, index)? {
+                    continue;
+                }
+                let forgotten = erased_since.contains(&place)
+                    && (*column == "prospect_erased_at" || PERSONAL.iter().any(|(personal, _)| personal == column));
+                if !forgotten {
+                    let seen = kind.read(&row, index)?;
+                    report.differs(|| format!("{name} {}, {column}: should be {cell:?}, is {seen:?}", place.1));
+                }
+            }
+        }
+        let mut missing: Vec<Place> = missing.into_iter().collect();
+        missing.sort_unstable();
+        for place in missing {
+            report.differs(|| format!("{name} {}: is missing", place.1));
+        }
+        Ok(())
+    }
+}
 
 /// The company that stands for this one: followed step by step, each company saying into which one it was merged.
 fn end_of_merges(companies: &Records<Company>, place: Place) -> Place {
@@ -404,23 +425,22 @@ fn index_of<'a>(mut names: impl Iterator<Item = &'a str>, wanted: &str) -> usize
 ///
 /// # Errors
 /// If the log cannot be read.
-pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, VerifyError> {
+pub async fn verify_claims(log: &Database, keyring: &Arc<Keyring>) -> Result<Report, VerifyError> {
+    const HEAD: &str = "-- projector::verify::verify_claims, head
+        SELECT position FROM log.head";
     const CLAIMS: &str = "-- projector::verify::verify_claims, claims
         SELECT tenant_id, kind, key, aggregate_id FROM log.claims WHERE NOT released";
     const MATCHES: &str = "-- projector::verify::verify_claims, matches
         SELECT tenant_id, kind, key, aggregate_id FROM log.matches";
-    let position = log.head().await?.position;
-    let fold = Comparison {
-        log,
-        read: log.client(),
-        keyring,
-        skips: Skips::default(),
-        position,
-        memory_bytes: usize::MAX,
-        read_events: None,
-    };
-    let companies = fold.fold::<Company>(Shard::ALL, usize::MAX).await?.records;
-    let prospects = fold.fold::<Prospect>(Shard::ALL, usize::MAX).await?.records;
+    let mut driven = JoinSet::new();
+    let client = connect(log, &mut driven).await?;
+    client.batch_execute("SET statement_timeout = 0").await?;
+    let position: i64 = client.query_one(HEAD, &[]).await?.get(0);
+    let skips = Arc::new(Skips::default());
+    Extent::look(&client, &skips, position).await?;
+    let source = Source { database: log.clone(), keyring: Arc::clone(keyring), head: position, skips };
+    let companies = fold_all::<Company>(&source, &Arc::default()).await?.records;
+    let prospects = fold_all::<Prospect>(&source, &Arc::default()).await?.records;
     let mut report = Report { position, ..Report::default() };
     let mut claims: HashSet<(Uuid, String, String, Uuid)> = HashSet::new();
     let mut matches = HashSet::new();
@@ -440,7 +460,7 @@ pub async fn verify_claims(log: &Feed, keyring: &Keyring) -> Result<Report, Veri
     }
     for (name, sql, mut expected) in [("claim", CLAIMS, claims), ("match", MATCHES, matches)] {
         report.rows += expected.len();
-        for row in log.client().query(sql, &[]).await? {
+        for row in client.query(sql, &[]).await? {
             let found = (row.get(0), row.get(1), row.get(2), row.get(3));
             if !expected.remove(&found) {
                 report.differs(|| format!("{name} {} of {}: nobody's state has it", found.1, found.3));

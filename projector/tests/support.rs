@@ -193,18 +193,21 @@ impl Opened {
 
     /// Compares the read tables with the log.
     pub async fn verify(&self) -> Report {
-        let log = self.log().await;
-        let read = self.database.client_for("prospectus_verifier").await;
-        verify(&log, &read, &keyring(), Duration::ZERO).await.expect("both sides can be read")
+        let database = self.verifier();
+        verify(&database, &database, &keyring(), Duration::ZERO).await.expect("both sides can be read")
     }
 
     /// Compares claims and matches with the log.
     pub async fn verify_claims(&self) -> Report {
-        verify_claims(&self.log().await, &keyring()).await.expect("the log can be read")
+        verify_claims(&self.verifier(), &keyring()).await.expect("the log can be read")
+    }
+
+    pub fn verifier(&self) -> Database {
+        connect(&self.database.url_for("prospectus_verifier"))
     }
 
     pub async fn log(&self) -> Feed {
-        Feed::open(&connect(&self.database.url_for("prospectus_verifier"))).await.expect("the log opens")
+        Feed::open(&self.verifier()).await.expect("the log opens")
     }
 
     /// The read tables are the fold of the whole log.

@@ -142,8 +142,8 @@ async fn what_is_not_complete_is_not_compared() {
          VALUES ('company_prospect', 1, '{TENANT}', '{company}', 1)"
     );
     opened.sql(&queue).await;
-    let read = opened.database.client_for("prospectus_verifier").await;
-    let outcome = verify(&opened.log().await, &read, &keyring(), Duration::ZERO).await;
+    let database = opened.verifier();
+    let outcome = verify(&database, &database, &keyring(), Duration::ZERO).await;
     assert!(matches!(refusal(outcome), VerifyError::Queued(1, _)));
     // Events after the checkpoint are not missed: the log is folded up to it.
     opened.sql("DELETE FROM read.fanout").await;

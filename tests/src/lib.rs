@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a stack of their own and a client of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -270,10 +271,9 @@ pub async fn read_tables_equal_the_log(test: &TestStack) {
         Database::parse(&test.stack.role_url("prospectus_verifier", part), "tests").expect("the stack's URLs are good")
     };
     let keys = std::fs::read_to_string(test.directory().join("keyring")).expect("the stack's keys");
-    let keyring = Keyring::parse(&keys).expect("good keys");
-    let log = Feed::open(&database(Part::Primary)).await.expect("the log opens");
-    let head = log.head().await.expect("a head").position;
-    let replica = database(Part::Replica(1)).client().await.expect("the replica answers");
+    let keyring = Arc::new(Keyring::parse(&keys).expect("good keys"));
+    let (log, replica) = (database(Part::Primary), database(Part::Replica(1)));
+    let head = Feed::open(&log).await.expect("the log opens").head().await.expect("a head").position;
     let report = eventually("the replica is at the head", async || {
         let report =
             projector::verify::verify(&log, &replica, &keyring, PATIENCE).await.expect("both sides can be read");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use event_store::proof::PublicKey;
 use event_store::proof::verify::{Anchors, Verdict, verify};
-use event_store::{Feed, Keyring, epoch};
+use event_store::{Keyring, epoch};
 use projector::projection::Projection;
 use serde_json::{Value, json};
 use service_kit::config::Secret;
@@ -88,9 +88,9 @@ pub async fn run(
     let mut projection = Projection::open(primary.database(), Arc::clone(&keyring)).await?;
     while !projection.step(STEP_EVENTS).await?.idle() {}
     drop(projection);
-    let feed = Feed::open(primary.database()).await?;
-    let rows = projector::verify::verify(&feed, &client, &keyring, SETTLED).await?;
-    let claims = projector::verify::verify_claims(&feed, &keyring).await?;
+    let database = primary.database();
+    let rows = projector::verify::verify(database, database, &keyring, SETTLED).await?;
+    let claims = projector::verify::verify_claims(database, &keyring).await?;
     let different = rows.differences + claims.differences;
     if different == 0 {
         let _ = writeln!(text, "the read tables equal the log: {} rows at position {}", rows.rows, rows.position);

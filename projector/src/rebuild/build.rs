@@ -3,28 +3,22 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use cqrs_es::Aggregate as _;
 use domain::{Company, Prospect};
-use event_store::feed::FeedError;
 use migrations::{COMPANY_PROSPECT, GenerationError};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
-use tokio_postgres::types::ToSql;
 
 use super::load::{Loader, Merged};
 use super::request::{Desk, Progress, Request};
-use super::shard::{self, Shard, Source};
 use super::swap::is_busy;
 use super::{RebuildError, Rebuilds};
 use crate::connection::connect;
 use crate::elsewhere::{self, Erased, Own};
-use crate::memory::WITHOUT_ROWS;
+use crate::parallel::{self, Pieces};
 use crate::projection::StepError;
-use crate::record::ApplyError;
+use crate::shard::{self, Extent, Shard, Source};
 use crate::skips::Skips;
 
-/// Parts that are folded, and indexes that are made, at the same time.
-const WORKERS_MAX: usize = 4;
 /// The server's memory for making one index.
 const INDEX_MEMORY: &str =
     "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '256MB'";
@@ -37,12 +31,10 @@ pub(super) struct Build<'a> {
     pub(super) progress: &'a Arc<Progress>,
 }
 
-/// What the log has, up to its head.
-struct Extent {
-    head: i64,
+/// Where the log ends.
+struct Head {
+    position: i64,
     epoch: String,
-    companies: i64,
-    prospects: i64,
 }
 
 impl Build<'_> {
@@ -55,10 +47,11 @@ impl Build<'_> {
         self.drop_half(&mut client).await?;
         self.see_that_there_is_room(&client).await?;
         let skips = Arc::new(Skips::read(&client, COMPANY_PROSPECT).await.map_err(StepError::from)?);
-        let extent = extent(&client, &skips).await?;
+        let head = head(&client).await?;
+        let extent = Extent::look(&client, &skips, head.position).await?;
         let generation = self.create(&mut client).await?;
         let (database, keyring) = (self.rebuilds.database.clone(), Arc::clone(&self.rebuilds.keyring));
-        let source = Source { database, keyring, head: extent.head, skips };
+        let source = Source { database, keyring, head: head.position, skips };
         let (at_first, at_last): (Vec<String>, Vec<String>) =
             migrations::index_statements(COMPANY_PROSPECT, generation)?.into_iter().partition(|statement| {
                 statement.contains("ADD PRIMARY KEY") && !statement.contains(".company_prospect ")
@@ -73,9 +66,15 @@ impl Build<'_> {
         let erased = self.prospects(&source, generation, merged).await?;
         Loader::open(&source.database, generation).await?.own_rows().await?;
 
-        self.enter("indexes", i64::try_from(at_last.len()).unwrap_or(i64::MAX)).await?;
+        let schema = migrations::schema_name(generation);
+        // What the planner knows of an index over an expression is counted with the table.
+        let counts: Vec<String> = ["merged_companies", "companies", "company_prospect"]
+            .map(|table| format!("ANALYZE {schema}.{table}"))
+            .into();
+        self.enter("indexes", i64::try_from(at_last.len() + counts.len()).unwrap_or(i64::MAX)).await?;
         self.indexes(&client, at_last).await?;
-        self.open_up(&mut client, generation, &extent).await?;
+        self.share(counts).await?;
+        self.open_up(&mut client, generation, &head).await?;
         // Where nobody keeps the live one up to date, because it is another version's, these have not come to it.
         let own = Own { generation, code_version: self.rebuilds.code_version, live: false };
         elsewhere::clear(&client, own, erased).await?;
@@ -154,23 +153,23 @@ impl Build<'_> {
     /// Folds and loads all companies, and who stands for whom.
     async fn companies(&self, source: &Source, generation: i32) -> Result<Merged, RebuildError> {
         let (workers, bytes_max) = self.workers();
-        let shards = Arc::new(Mutex::new(Shard::parts(workers)));
+        let shards = Arc::new(Pieces::new(Shard::parts(workers)));
         let merged = Arc::new(Mutex::new(Merged::new()));
         let work = || {
             let (source, progress) = (source.clone(), Arc::clone(self.progress));
             let (shards, merged) = (Arc::clone(&shards), Arc::clone(&merged));
             async move {
                 let loader = Loader::open(&source.database, generation).await?;
-                while let Some(shard) = next(&shards) {
+                while let Some(shard) = shards.next() {
                     let part = shard::fold::<Company>(&source, shard, bytes_max, &progress.done).await?;
-                    add(&shards, part.left);
+                    shards.add(part.left);
                     let of_part = loader.companies(part.records, |events| progress.add(events)).await?;
                     merged.lock().expect(UNPOISONED).extend(of_part);
                 }
-                Ok(())
+                Ok::<(), RebuildError>(())
             }
         };
-        all((0..workers).map(|_| work())).await?;
+        parallel::all((0..workers).map(|_| work())).await?;
         let merged = std::mem::take(&mut *merged.lock().expect(UNPOISONED));
         Loader::open(&source.database, generation).await?.merged(&merged).await?;
         Ok(merged)
@@ -180,30 +179,30 @@ impl Build<'_> {
     async fn prospects(&self, source: &Source, generation: i32, merged: Merged) -> Result<Vec<Erased>, RebuildError> {
         let (workers, bytes_max) = self.workers();
         let merged = Arc::new(merged);
-        let shards = Arc::new(Mutex::new(Shard::parts(workers)));
+        let shards = Arc::new(Pieces::new(Shard::parts(workers)));
         let erased = Arc::new(Mutex::new(Vec::new()));
         let work = || {
             let (source, progress, merged) = (source.clone(), Arc::clone(self.progress), Arc::clone(&merged));
             let (shards, erased) = (Arc::clone(&shards), Arc::clone(&erased));
             async move {
                 let loader = Loader::open(&source.database, generation).await?;
-                while let Some(shard) = next(&shards) {
+                while let Some(shard) = shards.next() {
                     let part = shard::fold::<Prospect>(&source, shard, bytes_max, &progress.done).await?;
-                    add(&shards, part.left);
+                    shards.add(part.left);
                     erased.lock().expect(UNPOISONED).extend(elsewhere::erased(&part.records));
                     loader.prospects(part.records, &merged, |events| progress.add(events)).await?;
                 }
-                Ok(())
+                Ok::<(), RebuildError>(())
             }
         };
-        all((0..workers).map(|_| work())).await?;
+        parallel::all((0..workers).map(|_| work())).await?;
         Ok(std::mem::take(&mut *erased.lock().expect(UNPOISONED)))
     }
 
     /// How many parts are folded at the same time, and the bytes of records of each: half of the memory, because rows and what is on its
     /// way take some too.
     fn workers(&self) -> (usize, usize) {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX).next_power_of_two();
+        let workers = parallel::workers();
         (workers, self.request.memory_bytes / 2 / workers)
     }
 
@@ -216,94 +215,49 @@ impl Build<'_> {
             self.progress.add(1);
         }
         // The last ones first: they are of the larger table.
-        let others = Arc::new(Mutex::new(others));
+        self.share(others).await
+    }
+
+    /// Carries out statements, some at a time, the last one first.
+    async fn share(&self, statements: Vec<String>) -> Result<(), RebuildError> {
+        let statements = Arc::new(Pieces::new(statements));
         let work = || {
-            let (database, others) = (self.rebuilds.database.clone(), Arc::clone(&others));
+            let (database, statements) = (self.rebuilds.database.clone(), Arc::clone(&statements));
             let progress = Arc::clone(self.progress);
             async move {
                 let mut driven = JoinSet::new();
                 let client = connect(&database, &mut driven).await?;
                 client.batch_execute(INDEX_MEMORY).await?;
-                while let Some(statement) = next(&others) {
+                while let Some(statement) = statements.next() {
                     client.batch_execute(&statement).await?;
                     progress.add(1);
                 }
-                Ok(())
+                Ok::<(), RebuildError>(())
             }
         };
-        all((0..self.workers().0).map(|_| work())).await
+        parallel::all((0..self.workers().0).map(|_| work())).await?;
+        Ok(())
     }
 
-    /// Counts what the tables hold, lets others see them, and has steps begin after the head that was loaded.
-    async fn open_up(&self, client: &mut Client, generation: i32, extent: &Extent) -> Result<(), RebuildError> {
+    /// Lets others see the tables, and has steps begin after the head that was loaded.
+    async fn open_up(&self, client: &mut Client, generation: i32, head: &Head) -> Result<(), RebuildError> {
         const STEP: &str = "-- projector::rebuild::open_up
             INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch) VALUES ($1, $2, 1, $3, $4)";
-        let schema = migrations::schema_name(generation);
-        client
-            .batch_execute(&format!(
-                "ANALYZE {schema}.companies; ANALYZE {schema}.merged_companies; ANALYZE {schema}.company_prospect;
-                 SET synchronous_commit = on"
-            ))
-            .await?;
+        client.batch_execute("SET synchronous_commit = on").await?;
         let transaction = client.transaction().await?;
         migrations::open_access(&transaction, COMPANY_PROSPECT, generation).await?;
-        transaction.execute(STEP, &[&COMPANY_PROSPECT, &generation, &extent.head, &extent.epoch]).await?;
+        transaction.execute(STEP, &[&COMPANY_PROSPECT, &generation, &head.position, &head.epoch]).await?;
         transaction.commit().await?;
-        self.progress.position.store(extent.head, Ordering::Relaxed);
+        self.progress.position.store(head.position, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// What the log has. It has no holes and no records of other sorts: whoever reads it in parts would not see them.
-async fn extent(client: &Client, skips: &Skips) -> Result<Extent, RebuildError> {
-    const HEAD: &str = "-- projector::rebuild::extent, head
+async fn head(client: &Client) -> Result<Head, tokio_postgres::Error> {
+    const SQL: &str = "-- projector::rebuild::build::head
         SELECT position, coalesce(epoch, '') FROM log.head";
-    const COUNT: &str = "-- projector::rebuild::extent
-        SELECT count(*), count(*) FILTER (WHERE e.aggregate_type = $2), count(*) FILTER (WHERE e.aggregate_type = $3),
-               min(e.position) FILTER (WHERE e.aggregate_type <> ALL ($4 /* all sorts */) AND e.position <> ALL ($5 /* left out */))
-        FROM log.events AS e WHERE e.position <= $1";
-    const HOLE: &str = "-- projector::rebuild::extent, hole
-        SELECT g.position FROM generate_series(1::bigint, $1::bigint) AS g (position)
-        WHERE NOT EXISTS (SELECT FROM log.events AS e WHERE e.position = g.position) ORDER BY 1 LIMIT 1";
-    const OTHER: &str = "-- projector::rebuild::extent, other
-        SELECT aggregate_type FROM log.events WHERE position = $1";
-    let row = client.query_one(HEAD, &[]).await?;
-    let (head, epoch): (i64, String) = (row.get(0), row.get(1));
-    let sorts: Vec<&str> = [Company::TYPE, Prospect::TYPE].into_iter().chain(WITHOUT_ROWS).collect();
-    let parameters: [&(dyn ToSql + Sync); 5] = [&head, &Company::TYPE, &Prospect::TYPE, &sorts, &skips.positions()];
-    let row = client.query_one(COUNT, &parameters).await?;
-    if let Some(position) = row.get::<_, Option<i64>>(3) {
-        let aggregate_type = client.query_one(OTHER, &[&position]).await?.get(0);
-        return Err(StepError::from(ApplyError::Sort { position, aggregate_type }).into());
-    }
-    if row.get::<_, i64>(0) != head {
-        let hole = client.query_opt(HOLE, &[&head]).await?.map_or(head, |row| row.get(0));
-        return Err(StepError::from(FeedError::Hole(hole)).into());
-    }
-    Ok(Extent { head, epoch, companies: row.get(1), prospects: row.get(2) })
+    let row = client.query_one(SQL, &[]).await?;
+    Ok(Head { position: row.get(0), epoch: row.get(1) })
 }
 
 const UNPOISONED: &str = "nobody panics while holding it";
-
-fn next<T>(work: &Mutex<Vec<T>>) -> Option<T> {
-    work.lock().expect(UNPOISONED).pop()
-}
-
-fn add<T>(work: &Mutex<Vec<T>>, more: Vec<T>) {
-    work.lock().expect(UNPOISONED).extend(more);
-}
-
-/// Does all of this at the same time; the first that fails ends the others.
-async fn all<F>(work: impl Iterator<Item = F>) -> Result<(), RebuildError>
-where
-    F: Future<Output = Result<(), RebuildError>> + Send + 'static,
-{
-    let mut workers = JoinSet::new();
-    for one in work {
-        workers.spawn(one);
-    }
-    while let Some(done) = workers.join_next().await {
-        done.expect("whoever works does not panic")?;
-    }
-    Ok(())
-}

@@ -79,7 +79,7 @@ impl Loader {
     /// Writes the rows of these prospects. The companies must be there, with their key.
     pub(crate) async fn prospects(
         &self,
-        prospects: Records<Prospect>,
+        mut prospects: Records<Prospect>,
         merged: &Merged,
         loaded: impl Fn(i64),
     ) -> Result<(), Error> {
@@ -88,23 +88,22 @@ impl Loader {
         let shown_by = |place: Place, record: &Folded<Prospect>| {
             record.state.company_id.map(|company| (place.0, end_of_merges(merged, (place.0, company))))
         };
-        let mut prospects: Vec<(Option<Place>, Place, Folded<Prospect>)> =
-            prospects.into_iter().map(|(place, record)| (shown_by(place, &record), place, record)).collect();
         // One company's prospects together, so that it is asked for once.
-        prospects.sort_unstable_by_key(|(company, place, _)| (*company, *place));
-        let mut prospects = prospects.into_iter();
-        loop {
-            let some: Vec<_> = prospects.by_ref().take(ROWS_AT_A_TIME).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            let companies = self.shown(some.iter().filter_map(|(company, _, _)| *company).collect()).await?;
-            let rows = some.iter().map(|(company, place, record)| {
-                row(*place, record, company.and_then(|company| companies.get(&company)))
+        let mut places: Vec<(Option<Place>, Place)> =
+            prospects.iter().map(|(place, record)| (shown_by(*place, record), *place)).collect();
+        places.sort_unstable();
+        for some in places.chunks(ROWS_AT_A_TIME) {
+            let companies = self.shown(some.iter().filter_map(|(company, _)| *company).collect()).await?;
+            let mut events = 0;
+            let rows = some.iter().filter_map(|(company, place)| {
+                let record = prospects.remove(place)?;
+                events += record.version;
+                Some(row(*place, &record, company.and_then(|company| companies.get(&company))))
             });
             self.copy("company_prospect", &columns, rows).await?;
-            loaded(some.iter().map(|(_, _, record)| record.version).sum());
+            loaded(events);
         }
+        Ok(())
     }
 
     /// Writes the rows of live companies that no prospect has a row of: the same ones as a step adds, all at once.

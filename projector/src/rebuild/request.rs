@@ -1,6 +1,7 @@
 //! What projectors are asked to build or to roll back: rows of `read.rebuilds`. One projector at a time is at it, by an advisory lock
 //! that ends with its connection; one that stands still for the lease loses the lock, and every change asks whether it still has the row.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) struct Request {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// Parts of the phase that are done.
-    pub(crate) done: AtomicI64,
+    pub(crate) done: Arc<AtomicI64>,
     /// How far the generation is; 0 before it is anywhere.
     pub(crate) position: AtomicI64,
 }

@@ -1,13 +1,15 @@
-//! Reading and folding the log in parts. A record belongs to a part by the last bits of its id, which are random in the ids that the
+//! Reading and folding the whole log in parts, for those who build a generation and those who check one. A record belongs to a part by the last bits of its id, which are random in the ids that the
 //! services make; whoever has folded more than its bound lets half of its records go and leaves them for a later round.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use cqrs_es::Aggregate as _;
-use domain::Prospect;
+use domain::{Company, Prospect};
 use event_store::StoredEvent;
+use event_store::feed::FeedError;
 use event_store::keyring::{KeyError, Keyring};
 use event_store::seal::PersonKeys;
 use futures_util::TryStreamExt as _;
@@ -19,8 +21,9 @@ use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::connection::connect;
+use crate::memory::WITHOUT_ROWS;
 use crate::projection::StepError;
-use crate::record::{Folded, Records, Shown, apply};
+use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
 use crate::skips::Skips;
 
 /// Positions that one query looks at: no snapshot of the server's is kept for long.
@@ -88,6 +91,45 @@ pub(crate) struct Source {
     pub(crate) skips: Arc<Skips>,
 }
 
+/// What the log has, up to a position.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// Events of companies.
+    pub(crate) companies: i64,
+    /// Events of prospects.
+    pub(crate) prospects: i64,
+}
+
+impl Extent {
+    /// Looks at the log up to `head`. It has no holes and no records of other sorts: whoever reads it in parts would not see them.
+    ///
+    /// # Errors
+    /// If it has, or the database is away or refuses.
+    pub(crate) async fn look(client: &Client, skips: &Skips, head: i64) -> Result<Self, StepError> {
+        const COUNT: &str = "-- projector::shard::Extent::look
+            SELECT count(*), count(*) FILTER (WHERE e.aggregate_type = $2), count(*) FILTER (WHERE e.aggregate_type = $3),
+                   min(e.position) FILTER (WHERE e.aggregate_type <> ALL ($4 /* all sorts */) AND e.position <> ALL ($5 /* left out */))
+            FROM log.events AS e WHERE e.position <= $1";
+        const HOLE: &str = "-- projector::shard::Extent::look, hole
+            SELECT g.position FROM generate_series(1::bigint, $1::bigint) AS g (position)
+            WHERE NOT EXISTS (SELECT FROM log.events AS e WHERE e.position = g.position) ORDER BY 1 LIMIT 1";
+        const OTHER: &str = "-- projector::shard::Extent::look, other
+            SELECT aggregate_type FROM log.events WHERE position = $1";
+        let sorts: Vec<&str> = [Company::TYPE, Prospect::TYPE].into_iter().chain(WITHOUT_ROWS).collect();
+        let parameters: [&(dyn ToSql + Sync); 5] = [&head, &Company::TYPE, &Prospect::TYPE, &sorts, &skips.positions()];
+        let row = client.query_one(COUNT, &parameters).await?;
+        if let Some(position) = row.get::<_, Option<i64>>(3) {
+            let aggregate_type = client.query_one(OTHER, &[&position]).await?.get(0);
+            return Err(ApplyError::Sort { position, aggregate_type }.into());
+        }
+        if row.get::<_, i64>(0) != head {
+            let hole = client.query_opt(HOLE, &[&head]).await?.map_or(head, |row| row.get(0));
+            return Err(FeedError::Hole(hole).into());
+        }
+        Ok(Self { companies: row.get(1), prospects: row.get(2) })
+    }
+}
+
 /// Some events in their order, and the keys of the persons whose they are.
 struct Batch {
     events: Vec<StoredEvent>,
@@ -98,6 +140,10 @@ struct Batch {
 pub(crate) struct Part<R> {
     pub(crate) records: Records<R>,
     pub(crate) shard: Shard,
+    /// Persons who were erased after the source's head: the log does not say any more what they were there.
+    pub(crate) erased_since: HashSet<Place>,
+    /// Events of its records, those without a row included.
+    pub(crate) folded: i64,
     pub(crate) left: Vec<Shard>,
 }
 
@@ -114,9 +160,11 @@ pub(crate) async fn fold<R: Shown>(
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
     let mut reading = JoinSet::new();
     reading.spawn(read(source.clone(), shard, R::TYPE, sender));
-    let mut part = Part { records: Records::<R>::new(), shard, left: Vec::new() };
+    let mut part =
+        Part { records: Records::<R>::new(), shard, erased_since: HashSet::new(), folded: 0, left: Vec::new() };
     let mut bytes = 0;
     while let Some(Batch { events, keys }) = batches.recv().await {
+        part.erased_since.extend(keys.erased_after(source.head));
         let mut taken = 0;
         for (number, event) in events.iter().enumerate().filter(|(_, event)| part.shard.has(event.aggregate_id)) {
             let place = (event.tenant_id, event.aggregate_id);
@@ -128,6 +176,7 @@ pub(crate) async fn fold<R: Shown>(
                 tokio::task::yield_now().await;
             }
         }
+        part.folded += taken;
         folded.fetch_add(taken, Ordering::Relaxed);
         // One record is folded whatever it weighs.
         while bytes > bytes_max
@@ -136,6 +185,7 @@ pub(crate) async fn fold<R: Shown>(
         {
             let forgotten: i64 =
                 part.records.iter().filter(|(place, _)| left.has(place.1)).map(|(_, one)| one.version).sum();
+            part.folded -= forgotten;
             folded.fetch_sub(forgotten, Ordering::Relaxed);
             part.records.retain(|place, _| kept.has(place.1));
             part.records.shrink_to_fit();
@@ -210,7 +260,7 @@ async fn prepare(client: &Client, shard: Shard) -> Result<Statement, tokio_postg
     let condition = shard.condition("e.aggregate_id");
     client
         .prepare(&format!(
-            "-- projector::rebuild::shard::read
+            "-- projector::shard::read
             SELECT e.position, e.tenant_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_id, e.event_type,
                    e.event_version, e.payload, '{{}}'::json, e.recorded_at
             FROM log.events AS e
