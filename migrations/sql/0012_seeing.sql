@@ -85,53 +85,56 @@ GRANT SELECT ON ops.backups TO prospectus_projector, prospectus_operator;
 CREATE FUNCTION ops.server_figures()
 RETURNS TABLE (figure text, name text, value double precision)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT 'standby_replay_lag_bytes', r.application_name,
-           coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn), 0)::double precision
-    FROM pg_stat_replication AS r
-    UNION ALL
-    SELECT 'standby_replay_lag_seconds', r.application_name, coalesce(extract(epoch FROM r.replay_lag), 0)::double precision
-    FROM pg_stat_replication AS r
-    UNION ALL
-    SELECT 'standbys', '', count(*)::double precision FROM pg_stat_replication AS r WHERE r.state = 'streaming'
-    UNION ALL
-    SELECT 'replication_slot_held_bytes', s.slot_name::text,
-           coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::double precision
-    FROM pg_replication_slots AS s
-    UNION ALL
-    SELECT 'replication_slot_active', s.slot_name::text, s.active::integer::double precision FROM pg_replication_slots AS s
-    UNION ALL
-    SELECT 'replication_slot_lost', s.slot_name::text, (coalesce(s.wal_status, '') = 'lost')::integer::double precision
-    FROM pg_replication_slots AS s
-    UNION ALL
-    SELECT 'oldest_transaction_seconds', '',
-           coalesce(max(extract(epoch FROM clock_timestamp() - a.xact_start)), 0)::double precision
-    FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-    UNION ALL
-    SELECT 'connections', '', count(*)::double precision FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend'
-    UNION ALL
-    SELECT 'connections_max', '', current_setting('max_connections')::double precision
-    UNION ALL
-    SELECT 'table_bytes', format('%I.%I', n.nspname, c.relname), pg_table_size(c.oid)::double precision
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm') AND (n.nspname IN ('log', 'access', 'read', 'ops') OR n.nspname LIKE 'read\_%')
-    UNION ALL
-    SELECT 'index_bytes', format('%I.%I', n.nspname, c.relname), pg_indexes_size(c.oid)::double precision
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm') AND (n.nspname IN ('log', 'access', 'read', 'ops') OR n.nspname LIKE 'read\_%')
-    UNION ALL
-    SELECT 'rebuild_under_way', l.projection, (EXISTS (
-        SELECT FROM read.rebuilds AS r WHERE r.projection = l.projection AND r.finished_at IS NULL))::integer::double precision
-    FROM read.live AS l
-    UNION ALL
-    -- Of the last one that is over, a roll-back included.
-    SELECT 'rebuild_failed', l.projection, coalesce((
-        SELECT (r.outcome = 'failed')::integer FROM read.rebuilds AS r
-        WHERE r.projection = l.projection AND r.finished_at IS NOT NULL ORDER BY r.rebuild_id DESC LIMIT 1), 0)::double precision
-    FROM read.live AS l
-    UNION ALL
-    -- 0 where there never was one: then its age is that of the world, and the alarm goes off.
-    SELECT 'backup_last_success_timestamp_seconds', '', coalesce(max(extract(epoch FROM b.finished_at)), 0)::double precision
-    FROM ops.backups AS b WHERE b.ok
+    -- A table that is dropped meanwhile has no size.
+    SELECT f.figure, f.name, f.value FROM (
+        SELECT 'standby_replay_lag_bytes', r.application_name,
+               coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn), 0)::double precision
+        FROM pg_stat_replication AS r
+        UNION ALL
+        SELECT 'standby_replay_lag_seconds', r.application_name, coalesce(extract(epoch FROM r.replay_lag), 0)::double precision
+        FROM pg_stat_replication AS r
+        UNION ALL
+        SELECT 'standbys', '', count(*)::double precision FROM pg_stat_replication AS r WHERE r.state = 'streaming'
+        UNION ALL
+        SELECT 'replication_slot_held_bytes', s.slot_name::text,
+               coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::double precision
+        FROM pg_replication_slots AS s
+        UNION ALL
+        SELECT 'replication_slot_active', s.slot_name::text, s.active::integer::double precision FROM pg_replication_slots AS s
+        UNION ALL
+        SELECT 'replication_slot_lost', s.slot_name::text, (coalesce(s.wal_status, '') = 'lost')::integer::double precision
+        FROM pg_replication_slots AS s
+        UNION ALL
+        SELECT 'oldest_transaction_seconds', '',
+               coalesce(max(extract(epoch FROM clock_timestamp() - a.xact_start)), 0)::double precision
+        FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+        UNION ALL
+        SELECT 'connections', '', count(*)::double precision FROM pg_stat_activity AS a WHERE a.backend_type = 'client backend'
+        UNION ALL
+        SELECT 'connections_max', '', current_setting('max_connections')::double precision
+        UNION ALL
+        SELECT 'table_bytes', format('%I.%I', n.nspname, c.relname), pg_table_size(c.oid)::double precision
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'm') AND (n.nspname IN ('log', 'access', 'read', 'ops') OR n.nspname LIKE 'read\_%')
+        UNION ALL
+        SELECT 'index_bytes', format('%I.%I', n.nspname, c.relname), pg_indexes_size(c.oid)::double precision
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'm') AND (n.nspname IN ('log', 'access', 'read', 'ops') OR n.nspname LIKE 'read\_%')
+        UNION ALL
+        SELECT 'rebuild_under_way', l.projection, (EXISTS (
+            SELECT FROM read.rebuilds AS r WHERE r.projection = l.projection AND r.finished_at IS NULL))::integer::double precision
+        FROM read.live AS l
+        UNION ALL
+        -- Of the last one that is over, a roll-back included.
+        SELECT 'rebuild_failed', l.projection, coalesce((
+            SELECT (r.outcome = 'failed')::integer FROM read.rebuilds AS r
+            WHERE r.projection = l.projection AND r.finished_at IS NOT NULL ORDER BY r.rebuild_id DESC LIMIT 1), 0)::double precision
+        FROM read.live AS l
+        UNION ALL
+        -- 0 where there never was one: then its age is that of the world, and the alarm goes off.
+        SELECT 'backup_last_success_timestamp_seconds', '', coalesce(max(extract(epoch FROM b.finished_at)), 0)::double precision
+        FROM ops.backups AS b WHERE b.ok
+    ) AS f (figure, name, value) WHERE f.value IS NOT NULL
 $$;
 REVOKE ALL ON FUNCTION ops.server_figures FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ops.server_figures TO prospectus_projector, prospectus_operator;

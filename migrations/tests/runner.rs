@@ -139,8 +139,8 @@ async fn a_database_of_an_earlier_release_becomes_what_a_new_one_is() {
     run("INSERT INTO read.generations (projection, generation, code_version) VALUES ('company_prospect', 1, 1);
          INSERT INTO read.checkpoint_steps (projection, generation, step, position, epoch) VALUES ('company_prospect', 1, 0, 0, '');
          INSERT INTO read.live (projection, generation) VALUES ('company_prospect', 1);
-         INSERT INTO read_1.companies (tenant_id, company_id, version, position, name, country, created_at, updated_at)
-             VALUES (gen_random_uuid(), gen_random_uuid(), 1, 1, 'There before', 'DE', now(), now())")
+         INSERT INTO read_1.companies (tenant_id, company_id, version, position, name, name_sort, country, created_at, updated_at)
+             VALUES (gen_random_uuid(), gen_random_uuid(), 1, 1, 'There before', 'there before', 'DE', now(), now())")
     .await;
 
     let report = migrations::migrate(&mut client).await.expect("migrated");

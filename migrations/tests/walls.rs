@@ -324,3 +324,18 @@ async fn a_persons_sql_role_sees_its_tenant_whatever_it_sets() {
     drop(person);
     superuser.batch_execute(&format!("DROP ROLE {role}")).await.expect("the role goes");
 }
+
+#[tokio::test]
+async fn a_table_that_is_dropped_while_it_is_measured_is_left_out() {
+    const NOTHING: &str = "SELECT count(*) FROM ops.server_figures() AS f WHERE f.value IS NULL";
+    const SIZES: &str = "SELECT count(*) FROM ops.server_figures() AS f WHERE f.name = 'read_9.passing'";
+    let database = TestDatabase::new().await;
+    let (client, other) = (database.superuser().await, database.superuser().await);
+    other.batch_execute("CREATE SCHEMA read_9; CREATE TABLE read_9.passing (id integer)").await.expect("a table");
+    // A snapshot in which it is there.
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("a transaction");
+    assert_eq!(client.query_one(SIZES, &[]).await.expect("figures").get::<_, i64>(0), 2);
+    other.batch_execute("DROP TABLE read_9.passing").await.expect("it is gone");
+    assert_eq!(client.query_one(NOTHING, &[]).await.expect("figures").get::<_, i64>(0), 0);
+    assert_eq!(client.query_one(SIZES, &[]).await.expect("figures").get::<_, i64>(0), 0);
+}

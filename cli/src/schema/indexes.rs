@@ -83,7 +83,7 @@ pub(super) async fn run(primary: &Primary, replica_urls: &[Secret]) -> anyhow::R
 
 async fn indexes(client: &Client) -> anyhow::Result<Vec<Index>> {
     const SQL: &str = "-- cli::schema::indexes
-        SELECT format('%I.%I', n.nspname, x.relname), format('%I.%I', n.nspname, t.relname), pg_relation_size(x.oid),
+        SELECT format('%I.%I', n.nspname, x.relname), format('%I.%I', n.nspname, t.relname), coalesce(pg_relation_size(x.oid), 0),
                coalesce(s.idx_scan, 0),
                i.indisunique OR i.indisexclusion OR EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = x.oid AND k.contype = 'f'),
                ARRAY(SELECT pg_get_indexdef(x.oid, k::integer, true) || ' ' || c.opc || ' ' || o.way

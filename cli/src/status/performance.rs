@@ -94,7 +94,7 @@ async fn tables(client: &Client) -> anyhow::Result<Vec<Vec<Value>>> {
             WHERE p.schemaname = n.nspname AND p.tablename = c.relname
         ) AS w ON true
         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-        ORDER BY pg_total_relation_size(c.oid) DESC LIMIT $1";
+        ORDER BY pg_total_relation_size(c.oid) DESC NULLS LAST LIMIT $1";
     let rows = client.query(SQL, &[&TABLES_MAX]).await.context("the tables")?;
     let row = |row: &Row| {
         let mut cells = vec![Value::from(row.get::<_, &str>(0))];

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +15,12 @@ use super::{DEADLINE, KEY_FILE, Opened, eventually};
 pub struct Process {
     child: Child,
     address: String,
+    /// What it said last.
+    said: Arc<Mutex<Vec<String>>>,
 }
+
+/// Lines that are kept.
+const SAID_MAX: usize = 50;
 
 impl Process {
     pub async fn start(opened: &Opened) -> Self {
@@ -31,10 +37,18 @@ impl Process {
             .expect("the projector's program");
         let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let (told, address) = oneshot::channel();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let keeps = Arc::clone(&said);
         // Reads to the end, so that the process never waits for somebody to read.
         std::thread::spawn(move || {
             let mut told = Some(told);
             for line in lines.map_while(Result::ok) {
+                let mut kept = keeps.lock().expect("nobody panics while holding it");
+                if kept.len() == SAID_MAX {
+                    kept.remove(0);
+                }
+                kept.push(line.clone());
+                drop(kept);
                 let line: Value = serde_json::from_str(&line).unwrap_or_default();
                 if let Some(address) = line["address"].as_str()
                     && let Some(told) = told.take()
@@ -46,7 +60,7 @@ impl Process {
         });
         let address =
             tokio::time::timeout(DEADLINE, address).await.expect("in time").expect("it says where it listens");
-        Self { child, address }
+        Self { child, address, said }
     }
 
     /// Status and body of a page.
@@ -103,6 +117,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said.lock().expect("nobody panics while holding it").join("\n");
+            eprintln!("the projector {} ({:?}) said:\n{said}", self.child.id(), self.child.try_wait());
+        }
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
