@@ -147,6 +147,14 @@ impl Stack {
         self.shared.seats.promote(chosen)?;
         self.pids.publish();
         let server = self.seat(Part::Primary).name();
+        // One that did not answer is made anew, and its slot with it.
+        let follow = answers.iter().filter(|(part, answer)| *part != chosen && answer.is_ok());
+        let seats: Vec<Part> = follow.map(|(part, _)| self.seat(*part)).chain([old]).collect();
+        // A new primary's first checkpoint, which comes at once, may remove what they have not received, and what the old one is rewound with:
+        // so the slots are there before. Where that fails it is tried again for each.
+        if let Err(error) = self.make_slots(&seats).await {
+            eprintln!("local-stack | slots on {server} before it is promoted: {error}");
+        }
         self.promote_server(self.port(Part::Primary)).await.map_err(|error| match error {
             StackError::Promotion(_) => error,
             other => StackError::Promotion(format!(
@@ -165,11 +173,6 @@ impl Stack {
         chosen: Part,
         old: Part,
     ) -> Vec<(String, Behind)> {
-        // One that did not answer is made anew, and its slot with it.
-        let follow = answers.iter().filter(|(part, answer)| *part != chosen && answer.is_ok());
-        let seats: Vec<Part> = follow.map(|(part, _)| self.seat(*part)).chain([old]).collect();
-        // First of all: the next checkpoint may remove what they have not received. Where it fails it is tried again for each below.
-        let _ = self.make_slots(&seats).await;
         let mut others = Vec::new();
         for (part, answer) in answers.iter().filter(|(part, _)| *part != chosen) {
             let behind = match answer {
@@ -344,12 +347,19 @@ impl Stack {
             Ok(()) => self.shared.seats.set_anew(seat, false)?,
             Err(error) => behind = Behind::Copied(error.to_string()),
         }
-        self.start_part(part).await?;
-        if behind == Behind::Rewound && !self.streams(&primary, seat).await? {
+        let why = match self.start_part(part).await {
+            Err(error) if behind == Behind::Rewound => Some(error.to_string()),
+            Err(error) => return Err(error),
+            Ok(()) if behind == Behind::Rewound && !self.streams(&primary, seat).await? => {
+                Some(format!("not within {} s", FOLLOWS.as_secs()))
+            }
+            Ok(()) => None,
+        };
+        if let Some(why) = why {
             self.stop_seat(seat).await?;
             self.shared.seats.set_anew(seat, true)?;
             self.start_part(part).await?;
-            behind = Behind::Copied(format!("rewound, it did not follow within {} s", FOLLOWS.as_secs()));
+            behind = Behind::Copied(format!("rewound, it did not follow: {why}"));
         }
         // Slots of the time when it was the primary would keep write-ahead log that nobody fetches here any more.
         let standby = postgres::connect_to(data, self.port(part), "postgres").await?;
