@@ -1,10 +1,14 @@
 //! Decision 11: two projectors on one projection never take the same step, and one that was paused changes nothing when it wakes up.
 
+use std::time::{Duration, Instant};
+
 use futures_util::join;
 use projector::projection::{Projection, STEP_EVENTS_MAX, StepError};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::support::gate::Gate;
+use crate::support::process::Process;
 use crate::support::{Opened, TENANT, assign, keyring, refusal, step_to_the_end};
 
 /// Companies with prospects, some of them without.
@@ -102,4 +106,35 @@ async fn a_log_that_is_behind_the_checkpoint_is_refused() {
     opened.sql(&format!("{step}, position + 1, epoch {newest}")).await;
     let error = open().await;
     assert!(error.contains(&format!("but the log ends at position {}", opened.head().await)), "{error}");
+}
+
+/// In the middle of a step: its transaction is open, and what it has written is locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_active_one_stands_still_for_half_a_minute_and_the_other_takes_over() {
+    const STILL: Duration = Duration::from_secs(30);
+    let opened = Opened::new().await;
+    let first = Process::start(&opened).await;
+    opened.company(json!({"name": "Before"})).await;
+    first.lag("it is active", |events, _| events == 0.0).await;
+    let gate = Gate::at_rows_of(&opened, "read_1.companies").await;
+    opened.company(json!({"name": "In the middle"})).await;
+    gate.reached(&opened).await;
+    first.signal("STOP");
+    gate.open().await;
+    let second = Process::start(&opened).await;
+    let (began, mut number) = (Instant::now(), 0);
+    while began.elapsed() < STILL {
+        number += 1;
+        opened.company(json!({"name": format!("Meanwhile {number}")})).await;
+    }
+    second.lag("the other one has taken over", |events, _| events == 0.0).await;
+    opened.assert_projected().await;
+    first.signal("CONT");
+    for number in 0..100 {
+        opened.company(json!({"name": format!("Afterwards {number}")})).await;
+    }
+    for one in [&first, &second] {
+        one.lag("both go on", |events, _| events == 0.0).await;
+    }
+    opened.assert_projected().await;
 }

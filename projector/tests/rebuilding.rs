@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::support::gate::Gate;
 use crate::support::process::Process;
 use crate::support::{Opened, TENANT, assign, eventually, go_on, keyring, refusal, step_to_the_end, update_prospect};
 
@@ -409,52 +410,6 @@ async fn a_cancelled_rebuild_ends_and_leaves_nothing() {
     assert_eq!(live(&opened).await, 1);
     writing.rollback().await.expect("the end");
     eventually("nothing is left behind", async || (schemas(&opened).await == ["read_1"]).then_some(())).await;
-}
-
-/// Holds whoever enters a phase, before anything of it is done; or whoever writes a row.
-struct Gate {
-    holder: Client,
-    key: i64,
-}
-
-impl Gate {
-    async fn at(opened: &Opened, phase: &str) -> Self {
-        let condition = format!(
-            "BEFORE UPDATE OF phase ON read.rebuilds FOR EACH ROW WHEN (NEW.phase = '{phase}' AND NEW.outcome IS NULL)"
-        );
-        Self::on(opened, 1, "read.rebuilds", &condition).await
-    }
-
-    async fn at_rows_of(opened: &Opened, table: &str) -> Self {
-        Self::on(opened, 2, table, &format!("BEFORE INSERT ON {table} FOR EACH ROW")).await
-    }
-
-    async fn on(opened: &Opened, key: i64, table: &str, condition: &str) -> Self {
-        let holder = opened.database.superuser().await;
-        holder.query_one("SELECT pg_advisory_lock($1)", &[&key]).await.expect("the gate");
-        opened
-            .sql(&format!(
-                "CREATE OR REPLACE FUNCTION public.gate_{key}() RETURNS trigger LANGUAGE plpgsql AS
-                     $$ BEGIN PERFORM pg_advisory_xact_lock_shared({key}); RETURN NEW; END $$;
-                 DROP TRIGGER IF EXISTS gate ON {table};
-                 CREATE TRIGGER gate {condition} EXECUTE FUNCTION public.gate_{key}()"
-            ))
-            .await;
-        Self { holder, key }
-    }
-
-    async fn reached(&self, opened: &Opened) {
-        let waiting = format!(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = {} AND NOT granted
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            self.key
-        );
-        eventually("the gate", async || (opened.number(&waiting).await > 0).then_some(())).await;
-    }
-
-    async fn open(self) {
-        self.holder.query_one("SELECT pg_advisory_unlock($1)", &[&self.key]).await.expect("the gate");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

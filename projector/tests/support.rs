@@ -1,5 +1,6 @@
 //! A log and its projection on a database of the test's own: commands that write the one, and looks at the other.
 
+pub mod gate;
 pub mod process;
 
 use std::fmt::Debug;
