@@ -124,7 +124,8 @@ async fn a_database_of_an_earlier_release_becomes_what_a_new_one_is() {
     let mut client = database.superuser().await;
     let run = async |sql: &str| client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
     run("CREATE SCHEMA migrations;
-         CREATE TABLE migrations.applied (version integer PRIMARY KEY, name text NOT NULL, sha256 bytea NOT NULL,
+         CREATE TABLE migrations.applied (version integer PRIMARY KEY CHECK (version >= 1), name text NOT NULL,
+             sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
              applied_at timestamptz NOT NULL DEFAULT clock_timestamp())")
     .await;
     for (version, name, sql) in FILES {
