@@ -29,6 +29,7 @@ const COMPLAINT_BYTES_MAX: usize = 2_000;
 
 /// How a backup is made.
 #[derive(Debug, clap::Args)]
+#[group(skip)] // the one that it is part of is called so too
 pub struct Args {
     #[command(flatten)]
     directory: DirectoryArgs,

@@ -45,6 +45,7 @@ const LINE_BYTES_MAX: usize = 8 << 20;
 
 /// Which table is copied, and how it is followed.
 #[derive(Debug, clap::Args)]
+#[group(skip)] // the one that it is part of is called so too
 pub struct Args {
     /// Copies a table of this PostgreSQL database: `postgres://reader:…@host:5432/legacy`.
     #[arg(long, requires = "table", hide_env_values = true, value_name = "URL")]
