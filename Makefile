@@ -14,9 +14,9 @@ build: ## every binary, optimised
 up: setup build ## a running system with a small sample; Ctrl-C stops it
 	$(STACK) up
 
-# The binaries under test are the optimised ones; the tests themselves are built as they build fastest.
+# The binaries under test are the optimised ones, beside local-stack; the tests themselves are built as they build fastest.
 test: setup build ## every test, on throw-away stacks
-	PROSPECTUS_BIN_DIR=$(CURDIR)/target/release $(STACK) exec --only postgres -- cargo test --locked --workspace --no-fail-fast
+	$(STACK) exec --only postgres -- cargo test --locked --workspace --no-fail-fast
 
 check: $(DENY) ## format, lints, documentation, dependencies and their licences
 	cargo fmt --all --check

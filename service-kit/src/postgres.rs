@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -79,38 +79,30 @@ impl Database {
 
     /// Hosts, ports and database, for messages: never the password.
     pub fn name(&self) -> String {
-        let hosts: Vec<String> = self
-            .config
-            .get_hosts()
-            .iter()
-            .map(|host| match host {
-                tokio_postgres::config::Host::Tcp(name) => name.clone(),
-                #[cfg(unix)]
-                tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
-            })
-            .collect();
+        let (hosts, ports) = self.places();
+        format!("{hosts}:{ports}/{}", self.config.get_dbname().unwrap_or_default())
+    }
+
+    /// Hosts and ports, with commas between them.
+    fn places(&self) -> (String, String) {
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            #[cfg(unix)]
+            Host::Unix(path) => path.display().to_string(),
+        };
+        let hosts: Vec<String> = self.config.get_hosts().iter().map(host).collect();
         let ports: Vec<String> = self.config.get_ports().iter().map(ToString::to_string).collect();
-        format!("{}:{}/{}", hosts.join(","), ports.join(","), self.config.get_dbname().unwrap_or_default())
+        (hosts.join(","), ports.join(","))
     }
 
     /// The same database for PostgreSQL's own programs: a connection string, which may stand in a command line, and the password, which goes
     /// into `PGPASSWORD`.
     pub fn libpq(&self) -> (String, String) {
-        let hosts: Vec<String> = self
-            .config
-            .get_hosts()
-            .iter()
-            .map(|host| match host {
-                tokio_postgres::config::Host::Tcp(name) => name.clone(),
-                #[cfg(unix)]
-                tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
-            })
-            .collect();
-        let ports: Vec<String> = self.config.get_ports().iter().map(ToString::to_string).collect();
+        let (hosts, ports) = self.places();
         let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
-        let mut words = vec![format!("host={}", quoted(&hosts.join(",")))];
+        let mut words = vec![format!("host={}", quoted(&hosts))];
         if !ports.is_empty() {
-            words.push(format!("port={}", ports.join(",")));
+            words.push(format!("port={ports}"));
         }
         if let Some(user) = self.config.get_user() {
             words.push(format!("user={}", quoted(user)));

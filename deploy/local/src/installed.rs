@@ -143,15 +143,20 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// One of our binaries: in `PROSPECTUS_BIN_DIR`, else beside this program (a test's program lies in `deps` below it).
+/// Where our binaries are: in `PROSPECTUS_BIN_DIR`, else beside this program (a test's program lies in `deps` below it).
+///
+/// # Errors
+/// If it is not known where this program is.
+pub fn bin_directory() -> Result<PathBuf, StackError> {
+    env::var_os("PROSPECTUS_BIN_DIR").map_or_else(own_directory, |given| Ok(PathBuf::from(given)))
+}
+
+/// One of our binaries.
 ///
 /// # Errors
 /// If it is not there; the message says how to build it.
 pub(crate) fn service(name: &str) -> Result<PathBuf, StackError> {
-    let directory = match env::var_os("PROSPECTUS_BIN_DIR") {
-        Some(given) => PathBuf::from(given),
-        None => own_directory()?,
-    };
+    let directory = bin_directory()?;
     let path = directory.join(name);
     if path.is_file() {
         return Ok(path);

@@ -19,7 +19,7 @@ mod stack;
 pub use account::Account;
 pub use data::data_directory;
 pub use error::StackError;
-pub use installed::Postgres;
+pub use installed::{Postgres, bin_directory};
 pub use part::Part;
 pub use promote::{Behind, Promotion};
 pub use sample::load_sample;

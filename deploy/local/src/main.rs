@@ -203,6 +203,8 @@ async fn run_in(options: Options, command: Vec<String>) -> anyhow::Result<ExitCo
     let mut child = Command::new(&command[0])
         .args(&command[1..])
         .envs(stack.environment())
+        // Tests that are built another way test the binaries that are beside this one.
+        .env("PROSPECTUS_BIN_DIR", local_stack::bin_directory()?)
         .stdin(Stdio::inherit())
         .kill_on_drop(true)
         .spawn()
