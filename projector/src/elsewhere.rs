@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Error, GenericClient};
 use uuid::Uuid;
 
-use crate::record::{Folded, Place};
+use crate::record::{Place, Records};
 use crate::rows::PERSONAL;
 
 /// The generation whose projection has taken in the erasures.
@@ -25,8 +25,8 @@ pub(crate) struct Own {
 pub(crate) type Erased = (Place, OffsetDateTime);
 
 /// The persons among these records who were erased, with the times.
-pub(crate) fn erased<'a>(prospects: impl IntoIterator<Item = (&'a Place, &'a Folded<Prospect>)>) -> Vec<Erased> {
-    prospects.into_iter().filter_map(|(place, record)| Some((*place, record.erased_at?))).collect()
+pub(crate) fn erased(prospects: &Records<Prospect>) -> Vec<Erased> {
+    prospects.iter().filter_map(|(place, record)| Some((*place, record.erased_at?))).collect()
 }
 
 /// Clears the rows of these persons in every generation but `own`. One that is still being loaded is left out: whoever loads it has read

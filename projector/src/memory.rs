@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Import, Prospect, Record, Status};
+use domain::{Company, Import, Prospect, Status};
 use event_store::StoredEvent;
 use event_store::keyring::{KeyError, Keyring};
 use event_store::seal::PersonKeys;
@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
 use crate::projection::StepError;
-use crate::record::{ApplyError, Folded, Place, Shown, apply};
+use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
 use crate::skips::Skips;
 
 /// Bytes of records after which a step takes in no others.
@@ -45,9 +45,9 @@ type Kept<R> = Cache<Place, Arc<Folded<R>>, Weight>;
 #[derive(Clone)]
 struct Weight;
 
-impl<R: Record> Weighter<Place, Arc<Folded<R>>> for Weight {
+impl<R: Shown> Weighter<Place, Arc<Folded<R>>> for Weight {
     fn weight(&self, _: &Place, kept: &Arc<Folded<R>>) -> u64 {
-        weight_bytes(kept) as u64
+        kept.weight_bytes() as u64
     }
 }
 
@@ -76,8 +76,8 @@ impl Memory {
 
     /// Remembers the records of a step that was taken.
     pub(crate) fn keep(&self, change: Change) {
-        change.companies.into_iter().for_each(|(place, record)| self.companies.insert(place, Arc::new(record)));
-        change.prospects.into_iter().for_each(|(place, record)| self.prospects.insert(place, Arc::new(record)));
+        change.companies.into_iter().for_each(|(place, record)| self.companies.insert(place, Arc::from(record)));
+        change.prospects.into_iter().for_each(|(place, record)| self.prospects.insert(place, Arc::from(record)));
     }
 
     /// Forgets all records: others have taken steps meanwhile, and erased some, perhaps.
@@ -226,8 +226,8 @@ impl Memory {
 /// What a step's events lead to.
 #[derive(Default)]
 pub(crate) struct Change {
-    pub(crate) companies: HashMap<Place, Folded<Company>>,
-    pub(crate) prospects: HashMap<Place, Folded<Prospect>>,
+    pub(crate) companies: Records<Company>,
+    pub(crate) prospects: Records<Prospect>,
     /// Companies that changed, or that prospects came to or left: each may need, or lose, a row of its own.
     pub(crate) touched: BTreeSet<Place>,
     /// Companies that have rows which a change must reach, their own or that of the company that stands for them, with the position of the
@@ -256,7 +256,7 @@ impl Change {
         has_rows: bool,
     ) -> Result<(), ApplyError> {
         let (tenant, id) = (event.tenant_id, event.aggregate_id);
-        let standing = |companies: &HashMap<Place, Folded<Company>>| match companies.get(&(tenant, id)) {
+        let standing = |companies: &Records<Company>| match companies.get(&(tenant, id)) {
             Some(record) => (record.state.status, record.state.stands_for().collect::<Vec<Uuid>>()),
             None => (Status::Unregistered, Vec::new()),
         };
@@ -287,7 +287,8 @@ impl Change {
     }
 
     fn weight_bytes(&self, place: &Place) -> usize {
-        self.companies.get(place).map_or(0, weight_bytes) + self.prospects.get(place).map_or(0, weight_bytes)
+        self.companies.get(place).map_or(0, |record| record.weight_bytes())
+            + self.prospects.get(place).map_or(0, |record| record.weight_bytes())
     }
 }
 
@@ -314,12 +315,8 @@ impl Held {
 }
 
 /// Takes a kept record into the step if it is at the wanted version; gives its bytes.
-fn take<R: Shown>(kept: &Kept<R>, place: &Place, version: i64, into: &mut HashMap<Place, Folded<R>>) -> Option<usize> {
+fn take<R: Shown>(kept: &Kept<R>, place: &Place, version: i64, into: &mut Records<R>) -> Option<usize> {
     let record = kept.get(place).filter(|record| record.version == version)?;
-    into.insert(*place, Folded::clone(&record));
-    Some(weight_bytes(&record))
-}
-
-fn weight_bytes<R: Record>(record: &Folded<R>) -> usize {
-    record.state.weight_bytes() + 200
+    into.insert(*place, Box::new(Folded::clone(&record)));
+    Some(record.weight_bytes())
 }

@@ -187,6 +187,8 @@ pub struct Projection {
     planned: i64,
     epoch: String,
     queue: Queue,
+    /// Events that were read while a full step was written: the next step's, if it begins where they do.
+    ahead: Vec<StoredEvent>,
 }
 
 /// Indexes are right for every statement of a step, looked into for one row after the other, also where a plan was made on small
@@ -265,6 +267,7 @@ impl Projection {
             planned: 0,
             epoch: String::new(),
             queue: Queue::new(),
+            ahead: Vec::new(),
         };
         projection.read_place().await?;
         projection.planned = projection.position;
@@ -357,8 +360,13 @@ impl Projection {
     /// Why it was not taken. After an error the connections are not used again, except after [`StepError::Fenced`], which has read the
     /// other projector's checkpoint. [`StepError::Superseded`] says that another generation is to be opened.
     pub async fn step(&mut self, events_max: i64) -> Result<Stepped, StepError> {
-        let (events, epoch) = join!(self.feed.after(self.position, events_max), Epoch::newest(self.feed.client()));
+        let ahead = std::mem::take(&mut self.ahead);
+        let is_next = ahead.first().is_some_and(|event| event.position == self.position + 1)
+            && i64::try_from(ahead.len()).is_ok_and(|events| events <= events_max);
+        let events = async { if is_next { Ok(ahead) } else { self.feed.after(self.position, events_max).await } };
+        let (events, epoch) = join!(events, Epoch::newest(self.feed.client()));
         let (mut events, epoch) = (events?, epoch?);
+        let is_full = i64::try_from(events.len()).is_ok_and(|events| events == events_max);
         if events.is_empty() && self.queue.is_empty() {
             let position = self.position;
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
@@ -379,7 +387,7 @@ impl Projection {
                 }
             };
             events.truncate(taken);
-            match self.take(&events, change, &epoch).await {
+            match self.take(&events, change, &epoch, is_full.then_some(events_max)).await {
                 // Of many events one has rows that the tables refuse: half as many, until that one is alone.
                 Err(StepError::Rows { .. }) if events.len() > 1 => events.truncate(events.len() / 2),
                 taken => return taken,
@@ -394,13 +402,26 @@ impl Projection {
         Ok(())
     }
 
-    /// Takes the step that leads to these changes.
-    async fn take(&mut self, events: &[StoredEvent], change: Change, epoch: &str) -> Result<Stepped, StepError> {
+    /// Takes the step that leads to these changes. While it is written, so many events after it are read.
+    async fn take(
+        &mut self,
+        events: &[StoredEvent],
+        change: Change,
+        epoch: &str,
+        ahead_max: Option<i64>,
+    ) -> Result<Stepped, StepError> {
         let position = events.last().map_or(self.position, |event| event.position);
         let own = Own { generation: self.generation, code_version: self.code_version, live: self.follows_live };
         elsewhere::clear(&self.client, own, elsewhere::erased(&change.prospects)).await?;
         let fanout_rows_max = COMPANY_ROWS_MAX.max(FANOUT_ROWS_PER_EVENT * events.len());
-        match self.write(&change, position, epoch, fanout_rows_max).await {
+        let ahead = async {
+            match ahead_max {
+                Some(events_max) => self.feed.after(position, events_max).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (written, ahead) = join!(self.write(&change, position, epoch, fanout_rows_max), ahead);
+        match written {
             Ok(outcome) => {
                 (self.step, self.position) = (self.step + 1, position);
                 epoch.clone_into(&mut self.epoch);
@@ -413,6 +434,8 @@ impl Projection {
                 if self.step % STEPS_KEPT == 0 {
                     self.forget_steps().await?;
                 }
+                // The step is taken, whatever became of these: the next one hears of it.
+                self.ahead = ahead.unwrap_or_default();
                 Ok(Stepped {
                     events: events.len(),
                     fanout_rows: outcome.rows.len(),

@@ -27,6 +27,7 @@ use crate::connection::connect;
 use crate::projection::{Projection, StepError};
 use crate::refresh::{Refresher, Schedule};
 use crate::verify::{VerifyError, verify_generation};
+use beside::Beside;
 use build::Build;
 use request::{Desk, Progress, Request};
 
@@ -234,31 +235,36 @@ impl Rebuilds {
         desk.enter(request, progress, "catching_up", 0).await?;
         self.catch_up(desk, request, progress, &mut projection).await?;
         desk.enter(request, progress, "checking", 2 * projection.position()).await?;
-        let report =
-            verify_generation(&self.database, &self.keyring, generation, request.memory_bytes, &progress.done).await?;
+        // What the server does on one connection leaves room for the check, and the other way round.
+        let check = verify_generation(&self.database, &self.keyring, generation, request.memory_bytes, &progress.done);
+        let (report, beside, ()) = tokio::join!(check, self.beside(generation), self.count(generation));
+        let report = report?;
         desk.set_report(request, &report).await?;
         if report.differences > 0 {
             return Err(RebuildError::Differs(report.differences));
         }
+        if let Some(beside) = beside? {
+            let (differences, live) = (beside.count, beside.live);
+            tracing::info!(generation, differences, live, "compared with the live generation");
+            desk.set_beside(request, &beside).await?;
+        }
+        self.go_live(desk, request, progress, &mut projection).await
+    }
+
+    /// What the generation shows otherwise than the live one; nothing where that is not to be told.
+    async fn beside(&self, generation: i32) -> Result<Option<Beside>, Error> {
         let mut driven = JoinSet::new();
         let read = connect(&self.database, &mut driven).await?;
         read.batch_execute("SET statement_timeout = 0").await?;
         match beside::compare(&read, generation).await {
-            Ok(Some(beside)) => {
-                let (differences, live) = (beside.count, beside.live);
-                tracing::info!(generation, differences, live, "compared with the live generation");
-                desk.set_beside(request, &beside).await?;
-            }
-            Ok(None) => {}
             // What is live may be spoilt beyond reading: perhaps that is why one rebuilds.
             Err(error) if error.code().is_some() => {
                 let said = service_kit::postgres::describe(&error);
                 tracing::warn!(error = said, "the live generation cannot be compared with the new one");
+                Ok(None)
             }
-            Err(error) => return Err(error.into()),
+            compared => compared,
         }
-        drop((read, driven));
-        self.go_live(desk, request, progress, &mut projection).await
     }
 
     async fn roll_back(&self, desk: &Desk, request: &Request, progress: &Arc<Progress>) -> Result<(), RebuildError> {
@@ -278,6 +284,8 @@ impl Rebuilds {
         let mut projection = self.open(generation).await?;
         desk.enter(request, progress, "catching_up", 0).await?;
         self.catch_up(desk, request, progress, &mut projection).await?;
+        desk.enter(request, progress, "counting", 0).await?;
+        self.count(generation).await;
         self.go_live(desk, request, progress, &mut projection).await
     }
 
@@ -314,8 +322,6 @@ impl Rebuilds {
         projection: &mut Projection,
     ) -> Result<(), RebuildError> {
         self.catch_up(desk, request, progress, projection).await?;
-        desk.enter(request, progress, "counting", 0).await?;
-        self.count(projection.generation()).await;
         desk.enter(request, progress, "swapping", 0).await?;
         swap::swap(&self.database, desk, request, projection).await
     }

@@ -13,8 +13,13 @@ use crate::skips::Skips;
 /// A tenant and a record of it.
 pub type Place = (Uuid, Uuid);
 
-/// Records by their places.
-pub type Records<R> = HashMap<Place, Folded<R>>;
+/// Records by their places. Each in a box, so that a table of them that grows moves pointers.
+pub type Records<R> = HashMap<Place, Box<Folded<R>>>;
+
+/// What a record takes beside its state: its place, its times, and the room that a table of records keeps free.
+const RECORD_BYTES: usize = 300;
+/// What the time of one social media entry takes.
+const ADDED_BYTES: usize = 48;
 
 /// A record as of one of its events.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,7 +152,7 @@ pub fn apply<R: Shown>(
 ) -> Result<(), ApplyError> {
     let place = (event.tenant_id, event.aggregate_id);
     if skips.contains(event.position) {
-        records.entry(place).or_insert_with(|| Folded::before(event)).pass_over(event);
+        records.entry(place).or_insert_with(|| Box::new(Folded::before(event))).pass_over(event);
         return Ok(());
     }
     let version = records.get(&place).map_or(0, |record| record.version);
@@ -159,7 +164,7 @@ pub fn apply<R: Shown>(
         return Ok(());
     }
     let read: R::Event = keys.read(event)?;
-    records.entry(place).or_insert_with(|| Folded::before(event)).evolve(event, &read);
+    records.entry(place).or_insert_with(|| Box::new(Folded::before(event))).evolve(event, &read);
     Ok(())
 }
 
@@ -182,6 +187,11 @@ impl<R: Shown> Folded<R> {
     /// Whether it was registered: its first event was not left out.
     pub fn is_registered(&self) -> bool {
         self.state.status() != Status::Unregistered
+    }
+
+    /// Bytes that it takes in memory, roughly.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.state.weight_bytes() + self.added_at.len() * ADDED_BYTES + RECORD_BYTES
     }
 
     /// The record after an event that is left out.

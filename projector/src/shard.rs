@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::connection::connect;
 use crate::memory::WITHOUT_ROWS;
 use crate::projection::StepError;
-use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
+use crate::record::{ApplyError, Place, Records, Shown, apply};
 use crate::skips::Skips;
 
 /// Positions that one query looks at: no snapshot of the server's is kept for long.
@@ -35,8 +35,6 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const BATCHES_AHEAD: usize = 2;
 /// After so many events others who share the processor have their turn.
 const EVENTS_AT_A_TIME: usize = 64;
-/// What a record takes beside its state: its place, its times, and the room that a table of records keeps free.
-const RECORD_BYTES: usize = 300;
 /// The last bits that the server looks at; more are looked at here.
 const SERVER_BITS: u32 = 8;
 const BITS_MAX: u32 = 32;
@@ -168,9 +166,9 @@ pub(crate) async fn fold<R: Shown>(
         let mut taken = 0;
         for (number, event) in events.iter().enumerate().filter(|(_, event)| part.shard.has(event.aggregate_id)) {
             let place = (event.tenant_id, event.aggregate_id);
-            let before = part.records.get(&place).map_or(0, weight_bytes);
+            let before = part.records.get(&place).map_or(0, |record| record.weight_bytes());
             apply(&mut part.records, event, &keys, &source.skips)?;
-            bytes = bytes + part.records.get(&place).map_or(0, weight_bytes) - before;
+            bytes = bytes + part.records.get(&place).map_or(0, |record| record.weight_bytes()) - before;
             taken += 1;
             if number % EVENTS_AT_A_TIME == 0 {
                 tokio::task::yield_now().await;
@@ -189,7 +187,7 @@ pub(crate) async fn fold<R: Shown>(
             folded.fetch_sub(forgotten, Ordering::Relaxed);
             part.records.retain(|place, _| kept.has(place.1));
             part.records.shrink_to_fit();
-            bytes = part.records.values().map(weight_bytes).sum();
+            bytes = part.records.values().map(|record| record.weight_bytes()).sum();
             part.shard = kept;
             part.left.push(left);
         }
@@ -198,11 +196,6 @@ pub(crate) async fn fold<R: Shown>(
     // Whose registration is left out has no row.
     part.records.retain(|_, record| record.is_registered());
     Ok(part)
-}
-
-/// Roughly what a folded record takes in memory.
-pub(crate) fn weight_bytes<R: Shown>(record: &Folded<R>) -> usize {
-    record.state.weight_bytes() + record.added_at.len() * 48 + RECORD_BYTES
 }
 
 /// Reads the events of a sort of record that are in `shard`, until the end or until nobody wants them.

@@ -23,7 +23,7 @@ use crate::parallel::{self, Pieces};
 use crate::projection::StepError;
 use crate::record::{Folded, Place, Records, Shown};
 use crate::rows::{self, COMPANIES, DENORMALISED, MERGED_COMPANIES, PERSONAL, PROSPECTS};
-use crate::shard::{self, Extent, Shard, Source, weight_bytes};
+use crate::shard::{self, Extent, Shard, Source};
 use crate::skips::{Skips, SkipsError};
 
 /// Differences that are told one by one; all are counted.
@@ -202,32 +202,35 @@ async fn compare(
     all_folded(extent.companies, folded)?;
     let companies = Arc::new(companies);
 
-    let table = Table::of(&schema, "companies", COMPANIES, "false", "true");
-    let expected = |place: Place| companies.get(&place).map(|record| rows::company(place, record));
-    table
-        .compare(&snapshot.client, Shard::ALL, companies.keys().copied(), expected, &HashSet::new(), &mut report)
-        .await?;
-    done.fetch_add(extent.companies, Ordering::Relaxed);
-
     let end = |place: &Place| Some(end_of_merges(&companies, *place)).filter(|end| end != place);
     let merged: Vec<Place> = companies.keys().copied().filter(|place| end(place).is_some()).collect();
     let expected = |place: Place| end(&place).map(|end| rows::merged_company(place, end.1));
     let table = Table::of(&schema, "merged_companies", MERGED_COMPANIES, "false", "true");
     table.compare(&snapshot.client, Shard::ALL, merged.into_iter(), expected, &HashSet::new(), &mut report).await?;
 
-    let held: usize = companies.values().map(weight_bytes).sum();
+    let held: usize = companies.values().map(|record| record.weight_bytes()).sum();
     let bytes_max = memory_bytes.saturating_sub(held).max(memory_bytes / 4) / parallel::workers();
     let snapshot = Arc::new(snapshot);
-    let shards = Arc::new(Pieces::new(Shard::parts(parallel::workers())));
+    let pieces = || Arc::new(Pieces::new(Shard::parts(parallel::workers())));
+    let (of_companies, shards) = (pieces(), pieces());
     let folded = Arc::new(AtomicI64::new(0));
     let work = || {
         let (source, snapshot, companies) = (source.clone(), Arc::clone(&snapshot), Arc::clone(&companies));
-        let (shards, folded, done) = (Arc::clone(&shards), Arc::clone(&folded), Arc::clone(done));
+        let (of_companies, shards) = (Arc::clone(&of_companies), Arc::clone(&shards));
+        let (folded, done) = (Arc::clone(&folded), Arc::clone(done));
         let schema = schema.clone();
         async move {
             let mut driven = JoinSet::new();
             let read = snapshot.again(&mut driven).await?;
             let (mut report, mut with_prospect) = (Report::default(), HashSet::new());
+            while let Some(shard) = of_companies.next() {
+                let table = Table::of(&schema, "companies", COMPANIES, "false", &shard.condition("company_id"));
+                let expected = |place: Place| companies.get(&place).map(|record| rows::company(place, record));
+                let places = companies.keys().copied().filter(|place| shard.has(place.1));
+                table.compare(&read, shard, places, expected, &HashSet::new(), &mut report).await?;
+                let events = companies.iter().filter(|(place, _)| shard.has(place.1)).map(|(_, record)| record.version);
+                done.fetch_add(events.sum(), Ordering::Relaxed);
+            }
             while let Some(shard) = shards.next() {
                 let part = shard::fold::<Prospect>(&source, shard, bytes_max, &done).await?;
                 shards.add(part.left);

@@ -419,7 +419,7 @@ async fn killed_in_any_phase_it_is_taken_up_again_at_the_next_start() {
     go_on(&opened).await;
     let before = rows(&opened, 1).await;
     let mut expected = 1;
-    for phase in ["preparing", "companies", "prospects", "indexes", "catching_up", "checking", "counting", "swapping"] {
+    for phase in ["preparing", "companies", "prospects", "indexes", "catching_up", "checking", "swapping"] {
         let gate = Gate::at(&opened, phase).await;
         let mut process = Process::start(&opened).await;
         let id = ask(&opened, "rebuild", "100000000").await;
@@ -452,9 +452,23 @@ async fn killed_in_any_phase_it_is_taken_up_again_at_the_next_start() {
     rows_gate.reached(&opened).await;
     process.kill();
     rows_gate.open().await;
-    let _process = Process::start(&opened).await;
+    let mut process = Process::start(&opened).await;
     assert_eq!(outcome(&opened, id).await.0, "live");
     assert_eq!(rows(&opened, live(&opened).await).await, before);
+    process.kill();
+    // In the middle of a roll-back.
+    let rebuilt = live(&opened).await;
+    let gate = Gate::at(&opened, "counting").await;
+    let mut process = Process::start(&opened).await;
+    let id = ask(&opened, "rollback", "100000000").await;
+    gate.reached(&opened).await;
+    process.kill();
+    gate.open().await;
+    assert_eq!(live(&opened).await, rebuilt, "nothing went live");
+    let _process = Process::start(&opened).await;
+    assert_eq!(outcome(&opened, id).await.0, "live");
+    assert_eq!(live(&opened).await, expected, "the one before");
+    assert_eq!(rows(&opened, expected).await, before);
     opened.assert_projected().await;
 }
 

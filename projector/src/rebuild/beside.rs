@@ -16,12 +16,19 @@ pub(crate) struct Beside {
     pub(crate) first: Vec<String>,
 }
 
-/// A table of a generation: its name, the second column of its key (the first is the tenant), and which of its rows come and go with other
-/// records, so that they are compared only where both generations are at the same position.
-const TABLES: [(&str, &str, &str); 3] = [
-    ("companies", "company_id", "false"),
-    ("merged_companies", "company_id", "true"),
-    ("company_prospect", "row_id", "coalesce(n.prospect_id, l.prospect_id) IS NULL"),
+/// A table of a generation: its name, the second column of its key (the first is the tenant), its position, and which of its rows come and
+/// go with other records, so that they are compared only where both generations are at the same position.
+struct Table {
+    name: &'static str,
+    key: &'static str,
+    position: &'static str,
+    passing: &'static str,
+}
+
+const TABLES: [Table; 3] = [
+    Table { name: "companies", key: "company_id", position: "position", passing: "false" },
+    Table { name: "merged_companies", key: "company_id", position: "NULL::bigint", passing: "true" },
+    Table { name: "company_prospect", key: "row_id", position: "position", passing: "prospect_id IS NULL" },
 ];
 
 /// Compares the generation with the live one in one snapshot, without what only one of them has taken in; nothing if it is live itself.
@@ -45,15 +52,14 @@ async fn compare_in_snapshot(client: &Client, generation: i32) -> Result<Option<
     let Some(row) = client.query_opt(PLACES, &[&COMPANY_PROSPECT, &generation]).await? else { return Ok(None) };
     let (live, position, is_same): (i32, i64, bool) = (row.get(0), row.get(1), row.get(2));
     let mut beside = Beside { live, count: 0, first: Vec::new() };
-    for (table, key, passing) in TABLES {
-        let columns = common_columns(client, table, generation, live).await?;
-        let has_position = columns.iter().any(|column| column == "position");
-        let sql = sql(&columns, [generation, live], table, key, passing, has_position);
+    for table in TABLES {
+        let columns = common_columns(client, table.name, generation, live).await?;
+        let sql = table.sql(&columns, [generation, live]);
         let parameters: [&(dyn ToSql + Sync); 2] = [&position, &is_same];
         let rows = client.query(&sql, &parameters).await?;
         beside.count += rows.first().map_or(0, |row| row.get::<_, i64>(0));
         let room = DIFFERENCES_MAX.saturating_sub(beside.first.len());
-        beside.first.extend(rows.iter().take(room).map(|row| told(table, row)));
+        beside.first.extend(rows.iter().take(room).map(|row| told(table.name, row)));
     }
     Ok(Some(beside))
 }
@@ -69,37 +75,46 @@ async fn common_columns(client: &Client, table: &str, generation: i32, live: i32
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// $1 the position that both have taken in, $2 whether they are at the same one. Gives the number of rows that differ, the id, whether the
-/// row is missing here or there, and the columns.
-fn sql(
-    columns: &[String],
-    [generation, live]: [i32; 2],
-    table: &str,
-    key: &str,
-    passing: &str,
-    has_position: bool,
-) -> String {
-    let of = |alias: &str| columns.iter().map(|column| format!("{alias}.{column}")).collect::<Vec<_>>().join(", ");
-    let names =
-        columns.iter().map(|column| format!("CASE WHEN n.{column} IS DISTINCT FROM l.{column} THEN '{column}' END"));
-    let names = names.collect::<Vec<_>>().join(", ");
-    let taken_in = if has_position {
-        "coalesce(n.position, 0) <= $1 AND coalesce(l.position, 0) <= $1"
-    } else {
-        "$1::bigint IS NOT NULL"
-    };
-    format!(
-        "-- projector::rebuild::beside::sql
-        SELECT count(*) OVER (), coalesce(n.{key}, l.{key}), n.{key} IS NULL, l.{key} IS NULL, array_remove(ARRAY[{names}]::text[], NULL)
-        FROM {new}.{table} AS n FULL JOIN {old}.{table} AS l ON l.tenant_id = n.tenant_id AND l.{key} = n.{key}
-        WHERE {taken_in} AND ($2 OR NOT ({passing}))
-          AND (n.{key} IS NULL OR l.{key} IS NULL OR ROW({own}) IS DISTINCT FROM ROW({other}))
-        LIMIT {DIFFERENCES_MAX}",
-        new = migrations::schema_name(generation),
-        old = migrations::schema_name(live),
-        own = of("n"),
-        other = of("l"),
-    )
+impl Table {
+    /// $1 the position that both have taken in, $2 whether they are at the same one. Gives the number of rows that differ, the id, whether the
+    /// row is missing here or there, and the columns. Rows are joined by their hashes: all of two wide tables beside each other would go
+    /// through the server's disk.
+    fn sql(&self, columns: &[String], generations: [i32; 2]) -> String {
+        let [new, live] =
+            generations.map(|generation| format!("{}.{}", migrations::schema_name(generation), self.name));
+        let Self { key, position, passing, .. } = self;
+        let hashed = |table: &str| {
+            format!(
+                "(SELECT tenant_id, {key}, {position} AS position, {passing} AS passing,
+                         hash_record_extended(ROW({}), 0) AS hash
+                  FROM {table} OFFSET 0 /* so that it is not hashed after the join */)",
+                columns.join(", ")
+            )
+        };
+        let names = columns
+            .iter()
+            .map(|column| format!("CASE WHEN n.{column} IS DISTINCT FROM l.{column} THEN '{column}' END"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        format!(
+            "-- projector::rebuild::beside::sql
+            WITH differing AS MATERIALIZED (
+                SELECT count(*) OVER () AS count, coalesce(n.tenant_id, l.tenant_id) AS tenant_id, coalesce(n.{key}, l.{key}) AS {key},
+                       n.{key} IS NULL AS is_gone, l.{key} IS NULL AS is_new
+                FROM {hashed_new} AS n FULL JOIN {hashed_live} AS l ON l.tenant_id = n.tenant_id AND l.{key} = n.{key}
+                WHERE coalesce(n.position, 0) <= $1 AND coalesce(l.position, 0) <= $1
+                  AND ($2 OR NOT (coalesce(n.passing, true) AND coalesce(l.passing, true)))
+                  AND n.hash IS DISTINCT FROM l.hash
+                LIMIT {DIFFERENCES_MAX}
+            )
+            SELECT d.count, d.{key}, d.is_gone, d.is_new, array_remove(ARRAY[{names}]::text[], NULL)
+            FROM differing AS d
+            LEFT JOIN {new} AS n ON n.tenant_id = d.tenant_id AND n.{key} = d.{key}
+            LEFT JOIN {live} AS l ON l.tenant_id = d.tenant_id AND l.{key} = d.{key}",
+            hashed_new = hashed(&new),
+            hashed_live = hashed(&live),
+        )
+    }
 }
 
 fn told(table: &str, row: &Row) -> String {

@@ -56,7 +56,7 @@ impl Loader {
         let merged = companies.iter().filter_map(|(place, record)| Some((*place, into(record)?))).collect();
         let mut companies = companies.into_iter();
         loop {
-            let some: Vec<(Place, Folded<Company>)> = companies.by_ref().take(ROWS_AT_A_TIME).collect();
+            let some: Vec<(Place, Box<Folded<Company>>)> = companies.by_ref().take(ROWS_AT_A_TIME).collect();
             if some.is_empty() {
                 return Ok(merged);
             }
