@@ -387,7 +387,7 @@ impl Projection {
                 }
             };
             events.truncate(taken);
-            match self.take(&events, change, &epoch, is_full.then_some(events_max)).await {
+            match Box::pin(self.take(&events, change, &epoch, is_full.then_some(events_max))).await {
                 // Of many events one has rows that the tables refuse: half as many, until that one is alone.
                 Err(StepError::Rows { .. }) if events.len() > 1 => events.truncate(events.len() / 2),
                 taken => return taken,

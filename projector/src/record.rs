@@ -168,6 +168,12 @@ pub fn apply<R: Shown>(
     Ok(())
 }
 
+impl<R> Folded<R> {
+    /// Bytes that one takes of which nothing is known, roughly.
+    #[expect(clippy::cast_possible_wrap, reason = "some hundreds")]
+    pub(crate) const BYTES: i64 = (size_of::<R>() + RECORD_BYTES) as i64;
+}
+
 impl<R: Shown> Folded<R> {
     /// A record before its first event, which this is.
     pub fn before(first: &StoredEvent) -> Self {

@@ -1,4 +1,4 @@
-//! Reading and folding the whole log in parts, for those who build a generation and those who check one. A record belongs to a part by the last bits of its id, which are random in the ids that the
+//! Reading and folding the whole log in parts, for those who build a generation and those who check one. A record belongs to a part by the last bytes of its id, which are random in the ids that the
 //! services make; whoever has folded more than its bound lets half of its records go and leaves them for a later round.
 
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use cqrs_es::Aggregate as _;
-use domain::{Company, Prospect};
+use domain::{Company, Prospect, Record};
 use event_store::StoredEvent;
 use event_store::feed::FeedError;
 use event_store::keyring::{KeyError, Keyring};
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::connection::connect;
 use crate::memory::WITHOUT_ROWS;
 use crate::projection::StepError;
-use crate::record::{ApplyError, Place, Records, Shown, apply};
+use crate::record::{ApplyError, Folded, Place, Records, Shown, apply};
 use crate::skips::Skips;
 
 /// Positions that one query looks at: no snapshot of the server's is kept for long.
@@ -35,49 +35,52 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const BATCHES_AHEAD: usize = 2;
 /// After so many events others who share the processor have their turn.
 const EVENTS_AT_A_TIME: usize = 64;
-/// The last bits that the server looks at; more are looked at here.
-const SERVER_BITS: u32 = 8;
-const BITS_MAX: u32 = 32;
+/// Rounds that are planned at most; parts that are too large all the same are halved.
+const ROUNDS_MAX: usize = 1_000;
 
-/// The records whose ids end with some bits.
+/// The records whose ids end in a range of numbers: an id's last four bytes, the last one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shard {
-    bits: u32,
-    value: u32,
+    first: u32,
+    last: u32,
 }
 
 impl Shard {
     /// All records.
-    pub(crate) const ALL: Self = Self { bits: 0, value: 0 };
+    pub(crate) const ALL: Self = Self { first: 0, last: u32::MAX };
 
-    /// All records in at least so many parts.
+    /// All records, in as many rounds of the workers as it takes for no part to take more than `bytes_max`, if ids are random.
+    pub(crate) fn rounds(workers: usize, sort: Sort, bytes_max: usize) -> Vec<Self> {
+        let rounds = sort.bytes.div_ceil(bytes_max.saturating_mul(workers).max(1));
+        Self::parts(workers * rounds.min(sort.records.div_ceil(workers)).clamp(1, ROUNDS_MAX))
+    }
+
+    /// All records in so many parts.
     pub(crate) fn parts(count: usize) -> Vec<Self> {
-        let bits = count.next_power_of_two().trailing_zeros().min(SERVER_BITS);
-        (0..1 << bits).map(|value| Self { bits, value }).collect()
+        let count = u64::try_from(count).expect("some thousands");
+        // Up to 2^32: where the part after the last one would begin.
+        let begin = |part: u64| (part << 32) / count;
+        let number = |number: u64| u32::try_from(number).expect("below 2^32");
+        (0..count).map(|part| Self { first: number(begin(part)), last: number(begin(part + 1) - 1) }).collect()
     }
 
     /// Whether a record is in it.
     pub(crate) fn has(self, id: Uuid) -> bool {
         let [.., a, b, c, d] = *id.as_bytes();
-        u32::from_be_bytes([a, b, c, d]) & mask(self.bits) == self.value
+        (self.first..=self.last).contains(&u32::from_le_bytes([a, b, c, d]))
     }
 
-    /// Its halves, as long as there are bits to tell them apart.
+    /// Its halves, as long as there are two.
     pub(crate) fn halves(self) -> Option<[Self; 2]> {
-        let bits = self.bits + 1;
-        (bits <= BITS_MAX).then(|| [self.value, self.value | 1 << self.bits].map(|value| Self { bits, value }))
+        let middle = self.first.midpoint(self.last);
+        (middle < self.last).then(|| [Self { last: middle, ..self }, Self { first: middle + 1, ..self }])
     }
 
-    /// The condition by which the server finds its records, and some others where it has many bits: what `column`'s last byte is, under
-    /// a mask. Numbers only, so putting it into the text is safe.
+    /// The condition by which the server finds its records, and some others where it is small: `column`'s last byte. Numbers only, so
+    /// putting it into the text is safe.
     pub(crate) fn condition(self, column: &str) -> String {
-        let seen = mask(self.bits.min(SERVER_BITS));
-        format!("get_byte(uuid_send({column}), 15) & {seen} = {}", self.value & seen)
+        format!("get_byte(uuid_send({column}), 15) BETWEEN {} AND {}", self.first >> 24, self.last >> 24)
     }
-}
-
-fn mask(bits: u32) -> u32 {
-    u32::try_from((1_u64 << bits) - 1).expect("at most 32 bits")
 }
 
 /// The log up to a position, for whoever folds it.
@@ -92,10 +95,29 @@ pub(crate) struct Source {
 /// What the log has, up to a position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
-    /// Events of companies.
-    pub(crate) companies: i64,
-    /// Events of prospects.
-    pub(crate) prospects: i64,
+    pub(crate) companies: Sort,
+    pub(crate) prospects: Sort,
+}
+
+/// What the log has of one sort of record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sort {
+    /// Events.
+    pub(crate) events: i64,
+    /// Records.
+    records: usize,
+    /// Bytes that the records will take when they are folded, roughly: a record's own, and half of what its events say, for it has little
+    /// more than their values. What is sealed is stored in base64, four bytes for three.
+    bytes: usize,
+}
+
+impl Sort {
+    fn new<R: Record>(events: i64, records: i64, stored_bytes: i64) -> Self {
+        let said_bytes = if R::PERSONAL { stored_bytes / 4 * 3 } else { stored_bytes };
+        let bytes = records.saturating_mul(Folded::<R>::BYTES).saturating_add(said_bytes / 2);
+        let [records, bytes] = [records, bytes].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        Self { events, records, bytes }
+    }
 }
 
 impl Extent {
@@ -105,8 +127,12 @@ impl Extent {
     /// If it has, or the database is away or refuses.
     pub(crate) async fn look(client: &Client, skips: &Skips, head: i64) -> Result<Self, StepError> {
         const COUNT: &str = "-- projector::shard::Extent::look
-            SELECT count(*), count(*) FILTER (WHERE e.aggregate_type = $2), count(*) FILTER (WHERE e.aggregate_type = $3),
-                   min(e.position) FILTER (WHERE e.aggregate_type <> ALL ($4 /* all sorts */) AND e.position <> ALL ($5 /* left out */))
+            SELECT count(*),
+                   min(e.position) FILTER (WHERE e.aggregate_type <> ALL ($4 /* all sorts */) AND e.position <> ALL ($5 /* left out */)),
+                   count(*) FILTER (WHERE e.aggregate_type = $2), count(*) FILTER (WHERE e.aggregate_type = $2 AND e.sequence = 1),
+                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $2), 0),
+                   count(*) FILTER (WHERE e.aggregate_type = $3), count(*) FILTER (WHERE e.aggregate_type = $3 AND e.sequence = 1),
+                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $3), 0)
             FROM log.events AS e WHERE e.position <= $1";
         const HOLE: &str = "-- projector::shard::Extent::look, hole
             SELECT g.position FROM generate_series(1::bigint, $1::bigint) AS g (position)
@@ -116,7 +142,7 @@ impl Extent {
         let sorts: Vec<&str> = [Company::TYPE, Prospect::TYPE].into_iter().chain(WITHOUT_ROWS).collect();
         let parameters: [&(dyn ToSql + Sync); 5] = [&head, &Company::TYPE, &Prospect::TYPE, &sorts, &skips.positions()];
         let row = client.query_one(COUNT, &parameters).await?;
-        if let Some(position) = row.get::<_, Option<i64>>(3) {
+        if let Some(position) = row.get::<_, Option<i64>>(1) {
             let aggregate_type = client.query_one(OTHER, &[&position]).await?.get(0);
             return Err(ApplyError::Sort { position, aggregate_type }.into());
         }
@@ -124,7 +150,10 @@ impl Extent {
             let hole = client.query_opt(HOLE, &[&head]).await?.map_or(head, |row| row.get(0));
             return Err(FeedError::Hole(hole).into());
         }
-        Ok(Self { companies: row.get(1), prospects: row.get(2) })
+        Ok(Self {
+            companies: Sort::new::<Company>(row.get(2), row.get(3), row.get(4)),
+            prospects: Sort::new::<Prospect>(row.get(5), row.get(6), row.get(7)),
+        })
     }
 }
 
@@ -132,6 +161,11 @@ impl Extent {
 struct Batch {
     events: Vec<StoredEvent>,
     keys: PersonKeys,
+}
+
+/// Of so much memory, what folded records may take; the rest is for rows and what is on its way.
+pub(crate) fn records_bytes(memory_bytes: usize) -> usize {
+    memory_bytes / 4 * 3
 }
 
 /// The records of a part, folded, and the part: smaller than what was asked for where that was too much; the rest is in `left`.
@@ -286,14 +320,20 @@ mod tests {
     fn every_id_is_in_one_part_however_often_parts_are_halved() {
         let ids: Vec<Uuid> =
             (0..5_000_u128).map(|number| Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
-        let mut parts = Shard::parts(3);
-        assert_eq!(parts.len(), 4);
+        let sort = Sort { events: 5_000, records: 5_000, bytes: 1_000 };
+        let mut parts = Shard::rounds(2, sort, 200);
+        assert_eq!(parts.len(), 6, "three rounds of two");
+        assert_eq!(Shard::rounds(2, Sort { records: 3, ..sort }, 1).len(), 4, "no more than there are records");
         for _ in 0..8 {
             let first = parts.remove(0);
             parts.extend(first.halves().expect("there are bits left"));
         }
         assert!(ids.iter().all(|id| parts.iter().filter(|part| part.has(*id)).count() == 1));
-        assert_eq!(Shard { bits: BITS_MAX, value: 0 }.halves(), None);
-        assert_eq!(Shard { bits: 10, value: 0x2ff }.condition("x"), "get_byte(uuid_send(x), 15) & 255 = 255");
+        assert_eq!(Shard { first: 7, last: 7 }.halves(), None);
+        assert_eq!(Shard::parts(1), [Shard::ALL]);
+        assert_eq!(
+            Shard { first: 0x8000_0000, last: 0xbfff_ffff }.condition("x"),
+            "get_byte(uuid_send(x), 15) BETWEEN 128 AND 191"
+        );
     }
 }

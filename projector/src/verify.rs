@@ -113,7 +113,7 @@ pub async fn verify_within(
     memory_bytes: usize,
 ) -> Result<Report, VerifyError> {
     let snapshot = Snapshot::open(read, None, wait).await?;
-    compare(log, keyring, snapshot, memory_bytes, &Arc::default()).await
+    Box::pin(compare(log, keyring, snapshot, memory_bytes, &Arc::default())).await
 }
 
 /// [`verify_within`] of a generation that is not live, and that nobody takes steps of meanwhile. `done` is told of events as they are folded,
@@ -126,7 +126,7 @@ pub(crate) async fn verify_generation(
     done: &Arc<AtomicI64>,
 ) -> Result<Report, VerifyError> {
     let snapshot = Snapshot::open(database, Some(generation), Duration::ZERO).await?;
-    compare(database, keyring, snapshot, memory_bytes, done).await
+    Box::pin(compare(database, keyring, snapshot, memory_bytes, done)).await
 }
 
 /// What the read side shows at one moment, over as many connections as are wanted.
@@ -199,7 +199,7 @@ async fn compare(
     let mut report = Report { position: snapshot.position, ..Report::default() };
 
     let All { records: companies, folded } = fold_all::<Company>(&source, done).await?;
-    all_folded(extent.companies, folded)?;
+    all_folded(extent.companies.events, folded)?;
     let companies = Arc::new(companies);
 
     let end = |place: &Place| Some(end_of_merges(&companies, *place)).filter(|end| end != place);
@@ -209,10 +209,11 @@ async fn compare(
     table.compare(&snapshot.client, Shard::ALL, merged.into_iter(), expected, &HashSet::new(), &mut report).await?;
 
     let held: usize = companies.values().map(|record| record.weight_bytes()).sum();
-    let bytes_max = memory_bytes.saturating_sub(held).max(memory_bytes / 4) / parallel::workers();
+    let workers = parallel::workers();
+    let bytes_max = shard::records_bytes(memory_bytes).saturating_sub(held).max(memory_bytes / 4) / workers;
     let snapshot = Arc::new(snapshot);
-    let pieces = || Arc::new(Pieces::new(Shard::parts(parallel::workers())));
-    let (of_companies, shards) = (pieces(), pieces());
+    let of_companies = Arc::new(Pieces::new(Shard::parts(workers)));
+    let shards = Arc::new(Pieces::new(Shard::rounds(workers, extent.prospects, bytes_max)));
     let folded = Arc::new(AtomicI64::new(0));
     let work = || {
         let (source, snapshot, companies) = (source.clone(), Arc::clone(&snapshot), Arc::clone(&companies));
@@ -252,11 +253,11 @@ async fn compare(
         }
     };
     let mut with_prospect = HashSet::new();
-    for (of_part, assigned) in parallel::all((0..parallel::workers()).map(|_| work())).await? {
+    for (of_part, assigned) in parallel::all((0..workers).map(|_| work())).await? {
         report.add(of_part);
         with_prospect.extend(assigned);
     }
-    all_folded(extent.prospects, folded.load(Ordering::Relaxed))?;
+    all_folded(extent.prospects.events, folded.load(Ordering::Relaxed))?;
 
     let shown = |place: &Place| companies[place].state.status == Status::Live && !with_prospect.contains(place);
     let own: Vec<Place> = companies.keys().copied().filter(shown).collect();

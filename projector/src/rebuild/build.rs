@@ -16,7 +16,7 @@ use crate::connection::connect;
 use crate::elsewhere::{self, Erased, Own};
 use crate::parallel::{self, Pieces};
 use crate::projection::StepError;
-use crate::shard::{self, Extent, Shard, Source};
+use crate::shard::{self, Extent, Shard, Sort, Source};
 use crate::skips::Skips;
 
 /// The server's memory for making one index.
@@ -29,6 +29,32 @@ pub(super) struct Build<'a> {
     pub(super) desk: &'a Desk,
     pub(super) request: &'a Request,
     pub(super) progress: &'a Arc<Progress>,
+}
+
+/// The statements that make a generation's keys and indexes, in the order in which they can be carried out.
+struct Indexes {
+    /// The keys of the companies' tables: prospects' rows are made with them.
+    companies_keys: Vec<String>,
+    /// The other indexes of the companies' tables.
+    companies: Vec<String>,
+    prospects_key: String,
+    /// The other indexes of the prospects' table.
+    prospects: Vec<String>,
+}
+
+impl Indexes {
+    fn of(generation: i32) -> Result<Self, GenerationError> {
+        let schema = migrations::schema_name(generation);
+        let is_of =
+            |statement: &str, table: &str| statement.split_whitespace().any(|word| word == format!("{schema}.{table}"));
+        let is_key = |statement: &String| statement.contains("ADD PRIMARY KEY");
+        let statements = migrations::index_statements(COMPANY_PROSPECT, generation)?;
+        let (prospects, companies): (Vec<_>, Vec<_>) =
+            statements.into_iter().partition(|statement| is_of(statement, "company_prospect"));
+        let (companies_keys, companies) = companies.into_iter().partition(is_key);
+        let (prospects_keys, prospects): (Vec<_>, Vec<_>) = prospects.into_iter().partition(is_key);
+        Ok(Self { companies_keys, companies, prospects_key: prospects_keys.concat(), prospects })
+    }
 }
 
 /// Where the log ends.
@@ -52,27 +78,33 @@ impl Build<'_> {
         let generation = self.create(&mut client).await?;
         let (database, keyring) = (self.rebuilds.database.clone(), Arc::clone(&self.rebuilds.keyring));
         let source = Source { database, keyring, head: head.position, skips };
-        let (at_first, at_last): (Vec<String>, Vec<String>) =
-            migrations::index_statements(COMPANY_PROSPECT, generation)?.into_iter().partition(|statement| {
-                statement.contains("ADD PRIMARY KEY") && !statement.contains(".company_prospect ")
-            });
+        let indexes = Indexes::of(generation)?;
 
-        self.enter("companies", 2 * extent.companies).await?;
-        let merged = self.companies(&source, generation).await?;
-        for key in at_first {
+        self.enter("companies", 2 * extent.companies.events).await?;
+        let merged = self.companies(&source, generation, extent.companies).await?;
+        for key in indexes.companies_keys {
             client.batch_execute(&key).await?;
         }
-        self.enter("prospects", 2 * extent.prospects).await?;
-        let erased = self.prospects(&source, generation, merged).await?;
-        Loader::open(&source.database, generation).await?.own_rows().await?;
+        self.enter("prospects", 2 * extent.prospects.events).await?;
+        let erased = self.prospects(&source, generation, extent.prospects, merged).await?;
 
         let schema = migrations::schema_name(generation);
         // What the planner knows of an index over an expression is counted with the table.
         let counts: Vec<String> = ["merged_companies", "companies", "company_prospect"]
             .map(|table| format!("ANALYZE {schema}.{table}"))
             .into();
-        self.enter("indexes", i64::try_from(at_last.len() + counts.len()).unwrap_or(i64::MAX)).await?;
-        self.indexes(&client, at_last).await?;
+        let pieces = 2 + indexes.companies.len() + indexes.prospects.len() + counts.len();
+        self.enter("indexes", i64::try_from(pieces).unwrap_or(i64::MAX)).await?;
+        // Nobody else can work on the prospects' table before it has its last rows and its key.
+        let rows_and_key = async {
+            Loader::open(&source.database, generation).await?.own_rows().await?;
+            self.progress.add(1);
+            client.batch_execute(&indexes.prospects_key).await?;
+            self.progress.add(1);
+            Ok::<(), RebuildError>(())
+        };
+        tokio::try_join!(rows_and_key, self.share(indexes.companies))?;
+        self.share(indexes.prospects).await?;
         self.share(counts).await?;
         self.open_up(&mut client, generation, &head).await?;
         // Where nobody keeps the live one up to date, because it is another version's, these have not come to it.
@@ -151,9 +183,9 @@ impl Build<'_> {
     }
 
     /// Folds and loads all companies, and who stands for whom.
-    async fn companies(&self, source: &Source, generation: i32) -> Result<Merged, RebuildError> {
+    async fn companies(&self, source: &Source, generation: i32, sort: Sort) -> Result<Merged, RebuildError> {
         let (workers, bytes_max) = self.workers();
-        let shards = Arc::new(Pieces::new(Shard::parts(workers)));
+        let shards = Arc::new(Pieces::new(Shard::rounds(workers, sort, bytes_max)));
         let merged = Arc::new(Mutex::new(Merged::new()));
         let work = || {
             let (source, progress) = (source.clone(), Arc::clone(self.progress));
@@ -176,10 +208,16 @@ impl Build<'_> {
     }
 
     /// Folds and loads all prospects; gives those who were erased.
-    async fn prospects(&self, source: &Source, generation: i32, merged: Merged) -> Result<Vec<Erased>, RebuildError> {
+    async fn prospects(
+        &self,
+        source: &Source,
+        generation: i32,
+        sort: Sort,
+        merged: Merged,
+    ) -> Result<Vec<Erased>, RebuildError> {
         let (workers, bytes_max) = self.workers();
         let merged = Arc::new(merged);
-        let shards = Arc::new(Pieces::new(Shard::parts(workers)));
+        let shards = Arc::new(Pieces::new(Shard::rounds(workers, sort, bytes_max)));
         let erased = Arc::new(Mutex::new(Vec::new()));
         let work = || {
             let (source, progress, merged) = (source.clone(), Arc::clone(self.progress), Arc::clone(&merged));
@@ -199,23 +237,10 @@ impl Build<'_> {
         Ok(std::mem::take(&mut *erased.lock().expect(UNPOISONED)))
     }
 
-    /// How many parts are folded at the same time, and the bytes of records of each: half of the memory, because rows and what is on its
-    /// way take some too.
+    /// How many parts are folded at the same time, and the bytes of records of each.
     fn workers(&self) -> (usize, usize) {
         let workers = parallel::workers();
-        (workers, self.request.memory_bytes / 2 / workers)
-    }
-
-    /// Makes the indexes: the key, which nobody else can work beside, then the others, some at a time.
-    async fn indexes(&self, client: &Client, statements: Vec<String>) -> Result<(), RebuildError> {
-        let (keys, others): (Vec<String>, Vec<String>) =
-            statements.into_iter().partition(|statement| statement.contains("ADD PRIMARY KEY"));
-        for key in keys {
-            client.batch_execute(&key).await?;
-            self.progress.add(1);
-        }
-        // The last ones first: they are of the larger table.
-        self.share(others).await
+        (workers, shard::records_bytes(self.request.memory_bytes) / workers)
     }
 
     /// Carries out statements, some at a time, the last one first.
