@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 const WORKERS_MAX: usize = 4;
 const UNPOISONED: &str = "nobody panics while holding it";
 
-/// How many tasks share a piece of work: a power of two.
+/// How many tasks share a piece of work.
 pub(crate) fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX).next_power_of_two()
+    std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX)
 }
 
 /// Pieces of work that wait for somebody, the last one first.

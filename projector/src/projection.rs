@@ -7,7 +7,7 @@ use std::time::Duration;
 use cqrs_es::Aggregate as _;
 use event_store::StoredEvent;
 use event_store::epoch::Epoch;
-use event_store::feed::{Feed, FeedError};
+use event_store::feed::{Feed, FeedError, PAGE_BYTES_MAX};
 use event_store::keyring::{KeyError, Keyring};
 use futures_util::join;
 use migrations::{CODE_VERSION, COMPANY_PROSPECT};
@@ -187,7 +187,8 @@ pub struct Projection {
     planned: i64,
     epoch: String,
     queue: Queue,
-    /// Events that were read while a full step was written: the next step's, if it begins where they do.
+    /// Events that were read already, while a large step was written or because that one had no room for them: the next step's, if it begins
+    /// where they do.
     ahead: Vec<StoredEvent>,
 }
 
@@ -366,7 +367,7 @@ impl Projection {
         let events = async { if is_next { Ok(ahead) } else { self.feed.after(self.position, events_max).await } };
         let (events, epoch) = join!(events, Epoch::newest(self.feed.client()));
         let (mut events, epoch) = (events?, epoch?);
-        let is_full = i64::try_from(events.len()).is_ok_and(|events| events == events_max);
+        let mut ahead_max = is_large(&events, events_max).then_some(events_max);
         if events.is_empty() && self.queue.is_empty() {
             let position = self.position;
             return Ok(Stepped { events: 0, fanout_rows: 0, queued: 0, position });
@@ -386,11 +387,23 @@ impl Projection {
                     },
                 }
             };
-            events.truncate(taken);
-            match Box::pin(self.take(&events, change, &epoch, is_full.then_some(events_max))).await {
+            let rest = events.split_off(taken);
+            if !rest.is_empty() {
+                ahead_max = None;
+            }
+            match Box::pin(self.take(&events, change, &epoch, ahead_max)).await {
                 // Of many events one has rows that the tables refuse: half as many, until that one is alone.
-                Err(StepError::Rows { .. }) if events.len() > 1 => events.truncate(events.len() / 2),
-                taken => return taken,
+                Err(StepError::Rows { .. }) if events.len() > 1 => {
+                    events.truncate(events.len() / 2);
+                    ahead_max = None;
+                }
+                Ok(stepped) => {
+                    if !rest.is_empty() {
+                        self.ahead = rest;
+                    }
+                    return Ok(stepped);
+                }
+                refused => return refused,
             }
         }
     }
@@ -580,6 +593,12 @@ impl Projection {
         self.client.execute(&self.statements.forget_steps, &[&COMPANY_PROSPECT, &self.generation, &oldest]).await?;
         Ok(())
     }
+}
+
+/// Whether these are so many events, or so many bytes of them, that others may be waiting.
+fn is_large(events: &[StoredEvent], events_max: i64) -> bool {
+    let bytes: usize = events.iter().map(|event| event.payload.len() + event.metadata.len()).sum();
+    i64::try_from(events.len()).is_ok_and(|events| events >= events_max / 2) || bytes >= PAGE_BYTES_MAX / 2
 }
 
 /// Whether another projector has taken the step: its checkpoint stands there. Any other duplicate is an error.

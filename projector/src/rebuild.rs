@@ -235,14 +235,19 @@ impl Rebuilds {
         desk.enter(request, progress, "catching_up", 0).await?;
         self.catch_up(desk, request, progress, &mut projection).await?;
         desk.enter(request, progress, "checking", 2 * projection.position()).await?;
-        // What the server does on one connection leaves room for the check, and the other way round.
-        let check = verify_generation(&self.database, &self.keyring, generation, request.memory_bytes, &progress.done);
-        let (report, beside, ()) = tokio::join!(check, self.beside(generation), self.count(generation));
-        let report = report?;
-        desk.set_report(request, &report).await?;
-        if report.differences > 0 {
-            return Err(RebuildError::Differs(report.differences));
-        }
+        let check = async {
+            let memory_bytes = request.memory_bytes;
+            let report =
+                verify_generation(&self.database, &self.keyring, generation, memory_bytes, &progress.done).await?;
+            desk.set_report(request, &report).await?;
+            if report.differences > 0 {
+                return Err(RebuildError::Differs(report.differences));
+            }
+            desk.enter(request, progress, "counting", 0).await
+        };
+        // Each is one connection's work, which leaves room for the check. A check that fails ends them.
+        let others = async { Ok(tokio::join!(self.beside(generation), self.count(generation, projection.position()))) };
+        let ((), (beside, ())) = tokio::try_join!(check, others)?;
         if let Some(beside) = beside? {
             let (differences, live) = (beside.count, beside.live);
             tracing::info!(generation, differences, live, "compared with the live generation");
@@ -284,8 +289,6 @@ impl Rebuilds {
         let mut projection = self.open(generation).await?;
         desk.enter(request, progress, "catching_up", 0).await?;
         self.catch_up(desk, request, progress, &mut projection).await?;
-        desk.enter(request, progress, "counting", 0).await?;
-        self.count(generation).await;
         self.go_live(desk, request, progress, &mut projection).await
     }
 
@@ -322,16 +325,19 @@ impl Rebuilds {
         projection: &mut Projection,
     ) -> Result<(), RebuildError> {
         self.catch_up(desk, request, progress, projection).await?;
+        desk.enter(request, progress, "counting", 0).await?;
+        // What has come since it was counted first: numbers do not go back by a swap.
+        self.count(projection.generation(), projection.position()).await;
         desk.enter(request, progress, "swapping", 0).await?;
         swap::swap(&self.database, desk, request, projection).await
     }
 
-    /// Refreshes what is counted of the generation: whoever asks for numbers right after the swap finds them. Where that cannot be, they are
-    /// told later that the numbers are not there yet, and the generation goes live all the same.
-    async fn count(&self, generation: i32) {
+    /// Has what is counted of the generation include `position`, if it does not already: whoever asks for numbers right after the swap finds
+    /// them. Where that cannot be, they are told later that the numbers are not there yet, and the generation goes live all the same.
+    async fn count(&self, generation: i32, position: i64) {
         let mut refresher = Refresher::new(self.database.clone(), COUNTING);
         for _ in 0..COUNTS_MAX {
-            match refresher.refresh(generation).await {
+            match refresher.refresh_up_to(generation, position).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {

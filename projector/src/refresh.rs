@@ -157,8 +157,23 @@ impl Refresher {
         Ok(refreshed.then_some(took))
     }
 
-    /// Refreshes what is counted of a generation now, live or not: a rebuild does so before its generation goes live. Gives false where
-    /// another refresh is under way.
+    /// Refreshes what is counted of a generation if that does not include `position`: a rebuild does so before its generation goes live.
+    /// Gives false where another refresh is under way.
+    ///
+    /// # Errors
+    /// As [`Refresher::turn`].
+    pub async fn refresh_up_to(&mut self, generation: i32, position: i64) -> Result<bool, RefreshError> {
+        let sql = format!(
+            "-- projector::refresh::refresh_up_to
+            SELECT coalesce(max(position), 0) FROM {}.stats_as_of",
+            migrations::schema_name(generation)
+        );
+        let look = async { Ok::<i64, Error>(self.connected().await?.query_one(&sql, &[]).await?.get(0)) };
+        let counted = timeout(LOOK_MAX, look).await.map_err(|_| RefreshError::NoAnswer(LOOK_MAX))??;
+        if counted >= position { Ok(true) } else { self.refresh(generation).await }
+    }
+
+    /// Refreshes what is counted of a generation now, live or not. Gives false where another refresh is under way.
     ///
     /// # Errors
     /// As [`Refresher::turn`].

@@ -1,5 +1,6 @@
-//! Reading and folding the whole log in parts, for those who build a generation and those who check one. A record belongs to a part by the last bytes of its id, which are random in the ids that the
-//! services make; whoever has folded more than its bound lets half of its records go and leaves them for a later round.
+//! Reading and folding the whole log in parts, for those who build a generation and those who check one. A record belongs to a part by the
+//! last bytes of its id, which are random in the ids that the services make. How many parts there are is planned; whoever has folded more
+//! than its bound all the same lets half of its records go and leaves them for a later round.
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -49,10 +50,11 @@ impl Shard {
     /// All records.
     pub(crate) const ALL: Self = Self { first: 0, last: u32::MAX };
 
-    /// All records, in as many rounds of the workers as it takes for no part to take more than `bytes_max`, if ids are random.
-    pub(crate) fn rounds(workers: usize, sort: Sort, bytes_max: usize) -> Vec<Self> {
-        let rounds = sort.bytes.div_ceil(bytes_max.saturating_mul(workers).max(1));
-        Self::parts(workers * rounds.min(sort.records.div_ceil(workers)).clamp(1, ROUNDS_MAX))
+    /// All records, in so many rounds of the workers that a part is likely to go into `bytes_max`: seven eighths of it are planned for.
+    pub(crate) fn rounds(workers: usize, amount: Amount, bytes_max: usize) -> Vec<Self> {
+        let planned = (bytes_max / 8 * 7).saturating_mul(workers).max(1);
+        let rounds = amount.bytes.div_ceil(planned).min(amount.records.div_ceil(workers));
+        Self::parts(workers * rounds.clamp(1, ROUNDS_MAX))
     }
 
     /// All records in so many parts.
@@ -95,24 +97,28 @@ pub(crate) struct Source {
 /// What the log has, up to a position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
-    pub(crate) companies: Sort,
-    pub(crate) prospects: Sort,
+    pub(crate) companies: Amount,
+    pub(crate) prospects: Amount,
 }
 
-/// What the log has of one sort of record.
+/// How much the log has of one sort of record.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sort {
+pub(crate) struct Amount {
     /// Events.
     pub(crate) events: i64,
     /// Records.
     records: usize,
-    /// Bytes that the records will take when they are folded, roughly: a record's own, and half of what its events say, for it has little
-    /// more than their values. What is sealed is stored in base64, four bytes for three.
+    /// Bytes that the records will take when they are folded, roughly.
     bytes: usize,
 }
 
-impl Sort {
-    fn new<R: Record>(events: i64, records: i64, stored_bytes: i64) -> Self {
+impl Amount {
+    /// What so many records take that were registered with events of `first_bytes` in all and changed with events of `later_bytes`, as they
+    /// are stored: each its own size, and half of what its events say, for it has little more than their values. Later events say more, up to
+    /// as much again; then they replace what was there. What is sealed is stored in base64, four bytes for three. What the server has
+    /// compressed takes more than this.
+    fn of<R: Record>(events: i64, records: i64, first_bytes: i64, later_bytes: i64) -> Self {
+        let stored_bytes = first_bytes.saturating_add(later_bytes.min(first_bytes));
         let said_bytes = if R::PERSONAL { stored_bytes / 4 * 3 } else { stored_bytes };
         let bytes = records.saturating_mul(Folded::<R>::BYTES).saturating_add(said_bytes / 2);
         let [records, bytes] = [records, bytes].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
@@ -130,9 +136,11 @@ impl Extent {
             SELECT count(*),
                    min(e.position) FILTER (WHERE e.aggregate_type <> ALL ($4 /* all sorts */) AND e.position <> ALL ($5 /* left out */)),
                    count(*) FILTER (WHERE e.aggregate_type = $2), count(*) FILTER (WHERE e.aggregate_type = $2 AND e.sequence = 1),
-                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $2), 0),
+                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $2 AND e.sequence = 1), 0),
+                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $2 AND e.sequence > 1), 0),
                    count(*) FILTER (WHERE e.aggregate_type = $3), count(*) FILTER (WHERE e.aggregate_type = $3 AND e.sequence = 1),
-                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $3), 0)
+                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $3 AND e.sequence = 1), 0),
+                   coalesce(sum(pg_column_size(e.payload)) FILTER (WHERE e.aggregate_type = $3 AND e.sequence > 1), 0)
             FROM log.events AS e WHERE e.position <= $1";
         const HOLE: &str = "-- projector::shard::Extent::look, hole
             SELECT g.position FROM generate_series(1::bigint, $1::bigint) AS g (position)
@@ -151,8 +159,8 @@ impl Extent {
             return Err(FeedError::Hole(hole).into());
         }
         Ok(Self {
-            companies: Sort::new::<Company>(row.get(2), row.get(3), row.get(4)),
-            prospects: Sort::new::<Prospect>(row.get(5), row.get(6), row.get(7)),
+            companies: Amount::of::<Company>(row.get(2), row.get(3), row.get(4), row.get(5)),
+            prospects: Amount::of::<Prospect>(row.get(6), row.get(7), row.get(8), row.get(9)),
         })
     }
 }
@@ -177,6 +185,28 @@ pub(crate) struct Part<R> {
     /// Events of its records, those without a row included.
     pub(crate) folded: i64,
     pub(crate) left: Vec<Shard>,
+}
+
+impl<R: Shown> Part<R> {
+    /// Lets half of its records go, and half of those, until what is left goes into `bytes_max`; one record is kept whatever it weighs. Gives
+    /// the bytes of what is left, and how many events are forgotten.
+    fn keep_within(&mut self, bytes_max: usize) -> (usize, i64) {
+        let mut forgotten = 0;
+        loop {
+            let bytes = self.records.values().map(|record| record.weight_bytes()).sum();
+            if bytes <= bytes_max || self.records.len() <= 1 {
+                self.folded -= forgotten;
+                return (bytes, forgotten);
+            }
+            let Some([kept, left]) = self.shard.halves() else { return (bytes, forgotten) };
+            forgotten +=
+                self.records.iter().filter(|(place, _)| left.has(place.1)).map(|(_, one)| one.version).sum::<i64>();
+            self.records.retain(|place, _| kept.has(place.1));
+            self.records.shrink_to_fit();
+            self.shard = kept;
+            self.left.push(left);
+        }
+    }
 }
 
 /// Folds all records of a sort that are in `shard`, as far as they go into `bytes_max`. Adds to `folded` the events of those.
@@ -210,20 +240,10 @@ pub(crate) async fn fold<R: Shown>(
         }
         part.folded += taken;
         folded.fetch_add(taken, Ordering::Relaxed);
-        // One record is folded whatever it weighs.
-        while bytes > bytes_max
-            && part.records.len() > 1
-            && let Some([kept, left]) = part.shard.halves()
-        {
-            let forgotten: i64 =
-                part.records.iter().filter(|(place, _)| left.has(place.1)).map(|(_, one)| one.version).sum();
-            part.folded -= forgotten;
+        if bytes > bytes_max {
+            let forgotten;
+            (bytes, forgotten) = part.keep_within(bytes_max);
             folded.fetch_sub(forgotten, Ordering::Relaxed);
-            part.records.retain(|place, _| kept.has(place.1));
-            part.records.shrink_to_fit();
-            bytes = part.records.values().map(|record| record.weight_bytes()).sum();
-            part.shard = kept;
-            part.left.push(left);
         }
     }
     reading.join_next().await.expect("it was spawned").expect("reading does not panic")?;
@@ -257,8 +277,10 @@ async fn read(
             let row = rows.try_next().await?;
             if let Some(row) = &row {
                 let event = StoredEvent::from_row(row)?;
-                bytes += event.payload.len();
-                events.push(event);
+                if shard.has(event.aggregate_id) {
+                    bytes += event.payload.len();
+                    events.push(event);
+                }
             }
             let ended = row.is_none();
             if events.is_empty() || !(ended || events.len() >= BATCH_EVENTS_MAX || bytes >= BATCH_BYTES_MAX) {
@@ -314,19 +336,30 @@ async fn keys(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use domain::company::{RegisterCompany, UpdateCompany};
+    use domain::prospect::RegisterProspect;
+    use domain::{CompanyCommand, Context, ProspectCommand, RecordEvent as _};
+    use serde_json::{Value, json};
+    use time::OffsetDateTime;
+
     use super::*;
+
+    fn ids(count: u128) -> impl Iterator<Item = Uuid> {
+        (0..count).map(|number| Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
 
     #[test]
     fn every_id_is_in_one_part_however_often_parts_are_halved() {
-        let ids: Vec<Uuid> =
-            (0..5_000_u128).map(|number| Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
-        let sort = Sort { events: 5_000, records: 5_000, bytes: 1_000 };
-        let mut parts = Shard::rounds(2, sort, 200);
+        let ids: Vec<Uuid> = ids(5_000).collect();
+        let amount = Amount { events: 5_000, records: 5_000, bytes: 1_000 };
+        let mut parts = Shard::rounds(2, amount, 200);
         assert_eq!(parts.len(), 6, "three rounds of two");
-        assert_eq!(Shard::rounds(2, Sort { records: 3, ..sort }, 1).len(), 4, "no more than there are records");
+        assert_eq!(Shard::rounds(2, Amount { records: 3, ..amount }, 1).len(), 4, "no more than there are records");
         for _ in 0..8 {
             let first = parts.remove(0);
-            parts.extend(first.halves().expect("there are bits left"));
+            parts.extend(first.halves().expect("there are ids left"));
         }
         assert!(ids.iter().all(|id| parts.iter().filter(|part| part.has(*id)).count() == 1));
         assert_eq!(Shard { first: 7, last: 7 }.halves(), None);
@@ -335,5 +368,89 @@ mod tests {
             Shard { first: 0x8000_0000, last: 0xbfff_ffff }.condition("x"),
             "get_byte(uuid_send(x), 15) BETWEEN 128 AND 191"
         );
+    }
+
+    /// A company or prospect after these commands, and the bytes of the first event and of the later ones.
+    fn after<R: Shown>(commands: Vec<R::Command>) -> (Folded<R>, i64, i64) {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let (mut state, mut sizes) = (R::default(), Vec::new());
+        for command in commands {
+            for event in state.decide(command, &Context { now, seed: Uuid::nil() }).expect("accepted") {
+                sizes.push(event.payload().len());
+                state.evolve(&event);
+            }
+        }
+        let record = Folded {
+            state,
+            version: i64::try_from(sizes.len()).expect("few"),
+            position: 1,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+            erased_at: None,
+            review_since: None,
+            added_at: BTreeMap::new(),
+        };
+        let bytes = |sizes: &[usize]| i64::try_from(sizes.iter().sum::<usize>()).expect("few");
+        (record, bytes(&sizes[..1]), bytes(&sizes[1..]))
+    }
+
+    fn register(values: Value) -> CompanyCommand {
+        CompanyCommand::Register(RegisterCompany::parse(values).expect("good values"))
+    }
+
+    fn update(values: Value) -> CompanyCommand {
+        CompanyCommand::Update(UpdateCompany::parse(values).expect("good values"))
+    }
+
+    #[test]
+    fn what_records_take_is_foreseen_however_often_they_change() {
+        let full = json!({"name": "Carl Miller Optics", "domain": "miller.example", "industry": "Optical instruments", "country": "DE",
+            "city": "Braunschweig", "address": "Salzdahlumer Straße 46", "zip_code": "38126", "phone": "+49 531 123456",
+            "employee_count": 120, "revenue": 5_000_000, "short_description": "Lenses, prisms and what holds them",
+            "social_media": [{"platform": "linkedin", "url": "https://www.linkedin.com/company/miller-optics"}]});
+        let texts = |length: usize| {
+            (0..30).map(move |number| json!({"long_description": format!("{number} {}", "x".repeat(length))}))
+        };
+        let histories = [
+            vec![register(full.clone())],
+            std::iter::once(register(full.clone())).chain(texts(200).map(update)).collect(),
+            vec![register(json!({"name": "A", "long_description": "y".repeat(20_000)}))],
+        ];
+        for commands in histories {
+            let events = commands.len();
+            let (record, first, later) = after::<Company>(commands);
+            let (bytes, weight) = (Amount::of::<Company>(1, 1, first, later).bytes, record.weight_bytes());
+            assert!(bytes < 2 * weight && 2 * bytes > weight, "{events} events: {bytes} for {weight}");
+        }
+        let register = RegisterProspect::parse(
+            json!({"first_name": "Ada", "last_name": "Miller", "email": "ada@miller.example",
+            "phone": "+49 531 123457", "job_title": "Head of Lenses", "department": "Development", "city": "Braunschweig", "country": "DE"}),
+        );
+        let (record, first, _) = after::<Prospect>(vec![ProspectCommand::Register(register.expect("good values"))]);
+        let (bytes, weight) = (Amount::of::<Prospect>(1, 1, first / 3 * 4, 0).bytes, record.weight_bytes());
+        assert!(bytes < 2 * weight && 2 * bytes > weight, "{bytes} for {weight}");
+    }
+
+    #[test]
+    fn a_part_that_is_too_large_keeps_what_goes_into_its_bound() {
+        let (record, ..) = after::<Company>(vec![register(json!({"name": "A"}))]);
+        let weight = record.weight_bytes();
+        let mut part = Part {
+            records: ids(1_000).map(|id| ((Uuid::nil(), id), Box::new(record.clone()))).collect(),
+            shard: Shard::ALL,
+            erased_since: HashSet::new(),
+            folded: 1_000,
+            left: Vec::new(),
+        };
+        let (bytes, forgotten) = part.keep_within(300 * weight);
+        let kept = part.records.len();
+        assert!((100..=300).contains(&kept), "{kept}");
+        assert_eq!(bytes, kept * weight);
+        assert_eq!((part.folded, forgotten), (i64::try_from(kept).unwrap(), 1_000 - i64::try_from(kept).unwrap()));
+        let parts: Vec<Shard> = part.left.iter().copied().chain([part.shard]).collect();
+        assert!(ids(1_000).all(|id| parts.iter().filter(|part| part.has(id)).count() == 1));
+        assert!(part.records.keys().all(|place| part.shard.has(place.1)));
+        assert_eq!(part.keep_within(0).0, weight, "one record is kept whatever it weighs");
     }
 }

@@ -206,7 +206,8 @@ async fn live_through(opened: &Opened, history: Vec<Act>) -> Result<(), TestCase
                 refused_by_rules_only(outcome);
             }
             Act::Step(events_max) => {
-                projection.step(events_max).await.expect("a step");
+                let stepped = projection.step(events_max).await.expect("a step");
+                prop_assert!(i64::try_from(stepped.events).is_ok_and(|events| events <= events_max));
                 // Also where a step ends between the two events of a merge.
                 let report = opened.verify().await;
                 prop_assert_eq!(report.differences, 0, "{:#?}", report.first);

@@ -1,6 +1,7 @@
 //! Rebuilds and roll-backs: the rows of a rebuild are those of the incremental path (I6), what is live changes in one step that nobody
 //! sees back from, and whatever dies or stands still on the way leaves nothing behind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -171,6 +172,8 @@ async fn a_rebuild_gives_the_rows_of_the_incremental_path_also_in_rounds() {
         assert_eq!(live(&opened).await, generation);
         assert_eq!(rows(&opened, generation).await, before, "byte for byte");
         opened.assert_projected().await;
+        let counted = format!("SELECT position FROM read_{generation}.stats_as_of");
+        assert_eq!(opened.number(&counted).await, opened.head().await, "numbers are there when it goes live");
     }
     // The views follow, and of the generations two are left.
     eventually("the views and the tables", async || {
@@ -227,6 +230,56 @@ async fn what_the_live_generation_has_otherwise_is_told_and_stops_nothing() {
     ];
     assert_eq!(beside(id).await, (Some(2), told));
     opened.assert_projected().await;
+
+    // What only one of them has taken in is no difference.
+    opened.rename(company, "Since then").await;
+    opened.command_prospect(TENANT, prospects[21], update_prospect(json!({"city": "Bonn"}))).await.expect("changed");
+    opened.prospect(json!({"last_name": "Since then", "company_id": company})).await;
+    opened.company(json!({"name": "Since then too"})).await;
+    let id = ask(&opened, "rebuild", "100000000").await;
+    assert_eq!(outcome(&opened, id).await, ("live".to_owned(), None, Some(0)));
+    assert_eq!(beside(id).await, (Some(0), Vec::new()), "the live one was behind");
+
+    // All differences are counted, the first ones told.
+    let generation = live(&opened).await;
+    let strangers: Vec<Uuid> = (0..25).map(|_| Uuid::now_v7()).collect();
+    for stranger in &strangers {
+        opened
+            .sql(&format!(
+                "INSERT INTO read_{generation}.merged_companies VALUES ('{TENANT}', '{stranger}', '{company}');
+                 INSERT INTO read_{generation}.companies (tenant_id, company_id, version, position, name, name_sort, created_at, updated_at)
+                 VALUES ('{TENANT}', '{stranger}', 1, 1, 'x', 'x', now(), now())"
+            ))
+            .await;
+    }
+    opened.sql(&format!("DELETE FROM read_{generation}.company_prospect WHERE prospect_id IS NULL")).await;
+    let id = ask(&opened, "rebuild", "100000000").await;
+    assert_eq!(outcome(&opened, id).await, ("live".to_owned(), None, Some(0)));
+    let (count, first) = beside(id).await;
+    let own_rows =
+        format!("SELECT count(*) FROM read_{}.company_prospect WHERE prospect_id IS NULL", live(&opened).await);
+    assert_eq!(count, Some(50 + opened.number(&own_rows).await));
+    assert_eq!(first.len(), 20);
+    let told: BTreeSet<String> = strangers.iter().map(|id| format!("companies {id}: only in the live one")).collect();
+    assert!(first.iter().all(|one| told.contains(one)), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_it_is_checked_is_counted_before_it_goes_live() {
+    let opened = Opened::new().await;
+    populate(&opened).await;
+    go_on(&opened).await;
+    let gate = Gate::at(&opened, "counting").await;
+    let _rebuilder = Rebuilder::with_live(&opened, 1);
+    let id = ask(&opened, "rebuild", "100000000").await;
+    gate.reached(&opened).await;
+    // It is counted beside the check. Whoever asks for numbers of the live generation may have had newer ones since.
+    opened.company(json!({"name": "Late"})).await;
+    let late = opened.head().await;
+    gate.open().await;
+    assert_eq!(outcome(&opened, id).await, ("live".to_owned(), None, Some(0)));
+    let counted = format!("SELECT position FROM read_{}.stats_as_of", live(&opened).await);
+    assert_eq!(opened.number(&counted).await, late);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,7 +472,7 @@ async fn killed_in_any_phase_it_is_taken_up_again_at_the_next_start() {
     go_on(&opened).await;
     let before = rows(&opened, 1).await;
     let mut expected = 1;
-    for phase in ["preparing", "companies", "prospects", "indexes", "catching_up", "checking", "swapping"] {
+    for phase in ["preparing", "companies", "prospects", "indexes", "catching_up", "checking", "counting", "swapping"] {
         let gate = Gate::at(&opened, phase).await;
         let mut process = Process::start(&opened).await;
         let id = ask(&opened, "rebuild", "100000000").await;

@@ -1,4 +1,5 @@
-//! What a generation shows otherwise than the live one, as far as both are: perhaps that is why one rebuilds, so it is told and stops nothing.
+//! What a generation shows otherwise than the live one, as far as both are: perhaps that is why one rebuilds, so it is told and stops
+//! nothing.
 
 use migrations::COMPANY_PROSPECT;
 use tokio_postgres::types::ToSql;
@@ -16,19 +17,19 @@ pub(crate) struct Beside {
     pub(crate) first: Vec<String>,
 }
 
-/// A table of a generation: its name, the second column of its key (the first is the tenant), its position, and which of its rows come and
-/// go with other records, so that they are compared only where both generations are at the same position.
+/// A table of a generation.
 struct Table {
     name: &'static str,
+    /// The second column of its key; the first is the tenant.
     key: &'static str,
-    position: &'static str,
+    /// Which of its rows come and go with other records, so that they are compared only where both generations are at the same position.
     passing: &'static str,
 }
 
 const TABLES: [Table; 3] = [
-    Table { name: "companies", key: "company_id", position: "position", passing: "false" },
-    Table { name: "merged_companies", key: "company_id", position: "NULL::bigint", passing: "true" },
-    Table { name: "company_prospect", key: "row_id", position: "position", passing: "prospect_id IS NULL" },
+    Table { name: "companies", key: "company_id", passing: "false" },
+    Table { name: "merged_companies", key: "company_id", passing: "true" },
+    Table { name: "company_prospect", key: "row_id", passing: "prospect_id IS NULL" },
 ];
 
 /// Compares the generation with the live one in one snapshot, without what only one of them has taken in; nothing if it is live itself.
@@ -76,16 +77,18 @@ async fn common_columns(client: &Client, table: &str, generation: i32, live: i32
 }
 
 impl Table {
-    /// $1 the position that both have taken in, $2 whether they are at the same one. Gives the number of rows that differ, the id, whether the
-    /// row is missing here or there, and the columns. Rows are joined by their hashes: all of two wide tables beside each other would go
-    /// through the server's disk.
+    /// $1 the position that both have taken in, $2 whether they are at the same one. Gives the number of rows that differ, the id, whether
+    /// the row is missing here or there, and the columns. Rows are told apart by hashes of 64 bits: two wide tables joined would go through
+    /// the server's disk.
     fn sql(&self, columns: &[String], generations: [i32; 2]) -> String {
         let [new, live] =
             generations.map(|generation| format!("{}.{}", migrations::schema_name(generation), self.name));
-        let Self { key, position, passing, .. } = self;
+        let Self { key, passing, .. } = self;
+        let position =
+            if columns.iter().any(|column| column == "position") { "position" } else { "NULL::bigint AS position" };
         let hashed = |table: &str| {
             format!(
-                "(SELECT tenant_id, {key}, {position} AS position, {passing} AS passing,
+                "(SELECT tenant_id, {key}, {position}, {passing} AS passing,
                          hash_record_extended(ROW({}), 0) AS hash
                   FROM {table} OFFSET 0 /* so that it is not hashed after the join */)",
                 columns.join(", ")

@@ -16,7 +16,7 @@ use crate::connection::connect;
 use crate::elsewhere::{self, Erased, Own};
 use crate::parallel::{self, Pieces};
 use crate::projection::StepError;
-use crate::shard::{self, Extent, Shard, Sort, Source};
+use crate::shard::{self, Amount, Extent, Shard, Source};
 use crate::skips::Skips;
 
 /// The server's memory for making one index.
@@ -95,6 +95,7 @@ impl Build<'_> {
             .into();
         let pieces = 2 + indexes.companies.len() + indexes.prospects.len() + counts.len();
         self.enter("indexes", i64::try_from(pieces).unwrap_or(i64::MAX)).await?;
+        let workers = parallel::workers();
         // Nobody else can work on the prospects' table before it has its last rows and its key.
         let rows_and_key = async {
             Loader::open(&source.database, generation).await?.own_rows().await?;
@@ -103,9 +104,9 @@ impl Build<'_> {
             self.progress.add(1);
             Ok::<(), RebuildError>(())
         };
-        tokio::try_join!(rows_and_key, self.share(indexes.companies))?;
-        self.share(indexes.prospects).await?;
-        self.share(counts).await?;
+        tokio::try_join!(rows_and_key, self.share(indexes.companies, workers.saturating_sub(1).max(1)))?;
+        self.share(indexes.prospects, workers).await?;
+        self.share(counts, workers).await?;
         self.open_up(&mut client, generation, &head).await?;
         // Where nobody keeps the live one up to date, because it is another version's, these have not come to it.
         let own = Own { generation, code_version: self.rebuilds.code_version, live: false };
@@ -183,9 +184,9 @@ impl Build<'_> {
     }
 
     /// Folds and loads all companies, and who stands for whom.
-    async fn companies(&self, source: &Source, generation: i32, sort: Sort) -> Result<Merged, RebuildError> {
+    async fn companies(&self, source: &Source, generation: i32, amount: Amount) -> Result<Merged, RebuildError> {
         let (workers, bytes_max) = self.workers();
-        let shards = Arc::new(Pieces::new(Shard::rounds(workers, sort, bytes_max)));
+        let shards = Arc::new(Pieces::new(Shard::rounds(workers, amount, bytes_max)));
         let merged = Arc::new(Mutex::new(Merged::new()));
         let work = || {
             let (source, progress) = (source.clone(), Arc::clone(self.progress));
@@ -212,12 +213,12 @@ impl Build<'_> {
         &self,
         source: &Source,
         generation: i32,
-        sort: Sort,
+        amount: Amount,
         merged: Merged,
     ) -> Result<Vec<Erased>, RebuildError> {
         let (workers, bytes_max) = self.workers();
         let merged = Arc::new(merged);
-        let shards = Arc::new(Pieces::new(Shard::rounds(workers, sort, bytes_max)));
+        let shards = Arc::new(Pieces::new(Shard::rounds(workers, amount, bytes_max)));
         let erased = Arc::new(Mutex::new(Vec::new()));
         let work = || {
             let (source, progress, merged) = (source.clone(), Arc::clone(self.progress), Arc::clone(&merged));
@@ -243,8 +244,8 @@ impl Build<'_> {
         (workers, shard::records_bytes(self.request.memory_bytes) / workers)
     }
 
-    /// Carries out statements, some at a time, the last one first.
-    async fn share(&self, statements: Vec<String>) -> Result<(), RebuildError> {
+    /// Carries out statements, the last one first, so many at a time.
+    async fn share(&self, statements: Vec<String>, workers: usize) -> Result<(), RebuildError> {
         let statements = Arc::new(Pieces::new(statements));
         let work = || {
             let (database, statements) = (self.rebuilds.database.clone(), Arc::clone(&statements));
@@ -260,7 +261,7 @@ impl Build<'_> {
                 Ok::<(), RebuildError>(())
             }
         };
-        parallel::all((0..self.workers().0).map(|_| work())).await?;
+        parallel::all((0..workers).map(|_| work())).await?;
         Ok(())
     }
 
@@ -286,3 +287,26 @@ async fn head(client: &Client) -> Result<Head, tokio_postgres::Error> {
 }
 
 const UNPOISONED: &str = "nobody panics while holding it";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_statement_is_of_the_table_that_it_is_carried_out_for() {
+        let Indexes { companies_keys, companies, prospects_key, prospects } = Indexes::of(7).expect("known");
+        assert!(companies_keys.len() == 2 && companies_keys.iter().all(|key| key.contains("ADD PRIMARY KEY")));
+        assert!(prospects_key.contains("ALTER TABLE read_7.company_prospect ADD PRIMARY KEY"));
+        assert_eq!(prospects_key.matches("PRIMARY KEY").count(), 1);
+        assert!(
+            companies.iter().all(|index| !index.contains("read_7.company_prospect") && index.contains("CREATE INDEX"))
+        );
+        assert!(
+            prospects
+                .iter()
+                .all(|index| index.contains("ON read_7.company_prospect") && index.contains("CREATE INDEX"))
+        );
+        let all = migrations::index_statements(COMPANY_PROSPECT, 7).expect("known").len();
+        assert_eq!(companies_keys.len() + companies.len() + 1 + prospects.len(), all);
+    }
+}
