@@ -457,6 +457,32 @@ async fn another_generation_has_its_own_numbers_from_when_it_is_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_table_is_read_again_for_every_row_of_another_though_nobody_has_counted_them() {
+    let opened = Opened::new().await;
+    let session = opened.database.superuser().await;
+    let rows = format!(
+        "INSERT INTO read_1.companies (tenant_id, company_id, version, position, name, name_sort, created_at, updated_at)
+         SELECT '{TENANT}', gen_random_uuid(), 1, n, 'x', 'x', now(), now() FROM generate_series(1, 3000) AS n;
+         INSERT INTO read_1.company_prospect (tenant_id, row_id, position, assigned_company_id, prospect_id, prospect_version,
+             prospect_created_at, prospect_updated_at, created_at, updated_at)
+         SELECT c.tenant_id, p.id, c.position, c.company_id, p.id, 1, now(), now(), now(), now()
+         FROM read_1.companies AS c CROSS JOIN LATERAL (SELECT gen_random_uuid() AS id WHERE c.position > 0) AS p"
+    );
+    session.batch_execute(&rows).await.expect("rows that nobody has counted");
+    let settings = "SELECT set_config(split_part(s.one, '=', 1), split_part(s.one, '=', 2), false)
+        FROM pg_proc AS p CROSS JOIN LATERAL unnest(p.proconfig) AS s (one) WHERE p.oid = 'read_1.refresh_stats'::regproc";
+    assert!(session.query(settings, &[]).await.expect("settings").len() > 1);
+    for view in ["company_stats", "prospect_stats", "growth"] {
+        let definition = "SELECT definition FROM pg_matviews WHERE schemaname = 'read_1' AND matviewname = $1";
+        let definition: String = session.query_one(definition, &[&view]).await.expect("a view").get(0);
+        let plan = session.query(&format!("EXPLAIN {definition}"), &[]).await.expect("a plan");
+        let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+        // What one row's list holds is looked at for each row, which is another sort of loop.
+        assert!(!plan.iter().any(|line| line.contains("Nested Loop Left Join")), "{view}: {}", plan.join("\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_says_something_of_a_person_is_told_only_where_five_share_it() {
     let opened = Opened::new().await;
     let mut ids = Vec::new();

@@ -206,9 +206,11 @@ COMMENT ON COLUMN {schema}.growth.created IS 'How many, those that were deleted 
 COMMENT ON COLUMN {schema}.growth.live IS 'How many of them are neither deleted nor merged';
 
 -- The four are refreshed together, in the one snapshot of a transaction at REPEATABLE READ. Who does it owns nothing: REFRESH wants the
--- owner, so this is the owner's. The lock is one for all generations, held until the transaction ends, and never waited for.
+-- owner, so this is the owner's. The lock is one for all generations, held until the transaction ends, and never waited for. All of the
+-- tables are read: on tables that nobody has counted yet, a nested loop would read one of them again for every row of the other.
 CREATE FUNCTION {schema}.refresh_stats() RETURNS boolean
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET jit = off AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET jit = off
+    SET enable_nestloop = off AS $$
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
         RAISE EXCEPTION 'the views must be refreshed in one snapshot: BEGIN ISOLATION LEVEL REPEATABLE READ' USING ERRCODE = '25001';
