@@ -1,6 +1,6 @@
 //! `local-stack`: the whole system on one machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::Context as _;
@@ -137,7 +137,7 @@ async fn up(parts: PartArgs, free_ports: bool) -> anyhow::Result<ExitCode> {
     if companies > 0 {
         println!("local-stack | loaded the sample: {companies} companies, {prospects} prospects");
     }
-    print_welcome(&stack);
+    print_welcome(&stack, &stack.write_environment()?);
     tokio::select! {
         served = control(&stack) => served?,
         () = ended() => {}
@@ -147,7 +147,7 @@ async fn up(parts: PartArgs, free_ports: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_welcome(stack: &Stack) {
+fn print_welcome(stack: &Stack, environment: &Path) {
     let (commands, queries) = (stack.url(Part::CommandService(1)), stack.url(Part::QueryService));
     let projector = stack.url(Part::Projector);
     let key = stack.api_key();
@@ -170,8 +170,12 @@ An auditor reads what happened:
 
 An operator looks at how far everything is:
   curl -s {queries}/v1/projections -H \"Authorization: Bearer $PROSPECTUS_API_KEY\"
+and, in another terminal, with the passwords of this stack:
+  . {environment}
+  target/release/prospectus status
 ",
-        data = stack.data_directory().display()
+        data = stack.data_directory().display(),
+        environment = environment.display(),
     );
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::account::Account;
 use crate::archive;
-use crate::data::Data;
+use crate::data::{Data, write_private};
 use crate::error::StackError;
 use crate::installed::{self, Postgres};
 use crate::keep::{Keeper, Pids, Recipe, Wanted, signal_child};
@@ -372,6 +372,20 @@ impl Stack {
             ]);
         }
         variables
+    }
+
+    /// Writes [`Stack::environment`] into a file of the data directory that a shell reads with `.`, and that only its owner may read: it holds
+    /// passwords.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_environment(&self) -> Result<PathBuf, StackError> {
+        let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
+        let variables = self.environment();
+        let lines = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
+        let path = self.shared.data.path("environment");
+        write_private(&path, &lines.collect::<String>())?;
+        Ok(path)
     }
 
     /// The process id of a part that runs.

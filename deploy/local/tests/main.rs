@@ -85,6 +85,12 @@ async fn a_second_start_keeps_data_and_key() {
     let directory = Directory::new();
     let stack = directory.start().await;
     let key = stack.api_key().to_owned();
+    let environment = stack.write_environment().unwrap_or_else(|error| panic!("{error}"));
+    let sourced =
+        Command::new("sh").args(["-c", ". \"$0\" && printf %s \"$PROSPECTUS_PRIMARY_URL\""]).arg(&environment).output();
+    assert_eq!(sourced.expect("a shell").stdout, stack.superuser_url(Part::Primary).as_bytes());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&environment.metadata().expect("it is there").permissions());
+    assert_eq!(mode & 0o777, 0o600, "for its owner only");
     let primary = superuser(&stack, Part::Primary).await;
     primary.batch_execute("CREATE TABLE kept (what text); INSERT INTO kept VALUES ('this')").await.expect("a table");
     let second = Stack::start(Options::throw_away(directory.0.clone())).await;
