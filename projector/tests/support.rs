@@ -211,8 +211,13 @@ impl Opened {
         Feed::open(&self.verifier()).await.expect("the log opens")
     }
 
-    /// The read tables are the fold of the whole log.
+    /// The read tables are the fold of the whole log. Waits until all of it is applied: what a projector says of its lag is as old as its
+    /// last look.
     pub async fn assert_projected(&self) {
+        const APPLIED: &str =
+            "SELECT c.position FROM read.live AS l JOIN read.checkpoints AS c USING (projection, generation)";
+        let head = self.head().await;
+        eventually("everything is applied", async || (self.number(APPLIED).await == head).then_some(())).await;
         let report = self.verify().await;
         assert_eq!(report.differences, 0, "of {} rows: {:#?}", report.rows, report.first);
         assert_eq!(report.position, self.head().await, "everything is applied");
